@@ -1,0 +1,15 @@
+"""The strict, frozen base of every configuration type."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Strict(BaseModel):
+    """A frozen type that accepts neither an unknown key nor a value of another type (no "3" for 3)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def to_plain(self) -> dict[str, Any]:
+        """The configuration as plain dicts, lists and scalars, as it is printed, hashed and stored."""
+        return self.model_dump(mode="json")

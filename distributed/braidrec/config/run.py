@@ -1,0 +1,198 @@
+"""What a training run is. Every key can be set in YAML, by `--set`, and later by a search space."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from braidrec.config.base import Strict
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class DataConfig(Strict):
+    """Where the interactions come from."""
+
+    path: str = Field(description="Dataset folder written by jobs/prepare.py: a local path or any pyarrow URI.")
+    delivery: Literal["auto", "memory", "stream"] = Field(
+        default="auto",
+        description="memory: a worker keeps its shard after reading it once; stream: Ray Data delivers it anew each "
+        "epoch; auto: memory while a shard is smaller than `memory_limit_mb`.",
+    )
+    memory_limit_mb: Positive = Field(default=2048, description="Largest shard that `auto` keeps, MiB per worker.")
+    shuffle_buffer: Positive = Field(default=1_000_000, description="Rows mixed at a time when streaming.")
+
+
+class MatrixFactorisationConfig(Strict):
+    """No propagation: the score is ⟨user, item⟩, optionally with a bias a user and a bias an item."""
+
+    kind: Literal["mf"] = "mf"
+    biases: bool = Field(default=False, description="Learn a bias for every user and every item.")
+
+
+class LightGCNConfig(Strict):
+    """LightGCN (He et al., SIGIR 2020): propagation on the user–item graph without weights or activation."""
+
+    kind: Literal["lightgcn"] = "lightgcn"
+    layers: Annotated[int, Field(ge=1, le=8)] = Field(default=3, description="Number of propagation hops.")
+    readout: Literal["mean", "sum", "last", "concat"] = Field(
+        default="mean", description="How the representations of all layers (0 = the embedding itself) are combined."
+    )
+
+
+class ModelConfig(Strict):
+    """The recommender."""
+
+    dim: Positive = Field(default=64, description="Size of an ID embedding.")
+    initial_std: Annotated[float, Field(gt=0)] = Field(default=0.1, description="Embeddings start as N(0, std²).")
+    encoder: Annotated[MatrixFactorisationConfig | LightGCNConfig, Field(discriminator="kind")] = LightGCNConfig()
+
+
+class BPRConfig(Strict):
+    """−log σ(score of the positive − score of the negative)."""
+
+    kind: Literal["bpr"] = "bpr"
+
+
+class RatingMSEConfig(Strict):
+    """(rating − score)² on the real ratings of the data set, the score being offset by their mean."""
+
+    kind: Literal["rating_mse"] = "rating_mse"
+
+
+class NegativesConfig(Strict):
+    """Negative items for pairwise losses; a user's own train items are never drawn."""
+
+    kind: Literal["uniform", "popularity"] = "uniform"
+    exponent: Share = Field(default=0.75, description="popularity: items are drawn in proportion to degree^exponent.")
+    per_positive: Positive = Field(default=1, description="Negatives drawn for each interaction.")
+
+
+class ObjectiveConfig(Strict):
+    """What is minimised: loss + regulariser · ½(‖e_u‖² + ‖e_i‖² + ‖e_j‖²)/B over the batch's own embeddings."""
+
+    loss: Annotated[BPRConfig | RatingMSEConfig, Field(discriminator="kind")] = BPRConfig()
+    regulariser: Annotated[float, Field(ge=0)] = Field(default=1e-4, description="λ of the L2 regulariser.")
+    negatives: NegativesConfig = NegativesConfig()
+    use_weights: bool = Field(default=False, description="Multiply each row's loss by the data set's `weight` column.")
+
+
+class PropagationConfig(Strict):
+    """How an encoder's hops are computed while training. Evaluation is always exact."""
+
+    mode: Literal["auto", "full", "sampled"] = Field(
+        default="auto", description="full: the whole graph; sampled: fan-outs per hop; auto: the cheaper one."
+    )
+    fan_outs: tuple[int, ...] = Field(
+        default=(10,),
+        description="Neighbours drawn per node, from the seed nodes outwards; −1 takes all. "
+        "The last value is repeated for further hops.",
+    )
+    sampler: Literal["neighbour", "labor"] = "neighbour"
+    exclude_targets: bool = Field(
+        default=False, description="Remove the batch's own interactions from the sampled neighbourhood."
+    )
+    kernel: Literal["auto", "dgl", "torch"] = Field(default="auto", description="auto: DGL where it has a kernel.")
+    precision: Literal["fp32", "bf16"] = Field(default="fp32", description="Number format inside the propagation.")
+
+    @model_validator(mode="after")
+    def _fan_outs_make_sense(self) -> "PropagationConfig":
+        if not self.fan_outs or any(fan_out == 0 or fan_out < -1 for fan_out in self.fan_outs):
+            raise ValueError(f"fan_outs={list(self.fan_outs)}: each must be a positive count or −1 for all neighbours")
+        return self
+
+
+class OptimizerConfig(Strict):
+    """adam is dense and exact; sparse_adam and adagrad touch only the rows of the batch."""
+
+    kind: Literal["adam", "sparse_adam", "adagrad", "sgd"] = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="constant", description="Course of the learning rate from the end of the warm-up to the last epoch."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Steps of linear warm-up from zero.")
+    gradient_clip: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Largest gradient norm.")
+
+
+class TrainingConfig(Strict):
+    """The loop."""
+
+    epochs: Positive = 100
+    batch_size: Positive = Field(default=2048, description="Interactions per step over all workers together.")
+    order: Literal["permutation", "uniform_users"] = Field(
+        default="permutation",
+        description="permutation: each interaction once an epoch; uniform_users: LightGCN's official sampler, a user "
+        "uniformly with replacement and then one of its items.",
+    )
+    propagation: PropagationConfig = PropagationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint_every: Positive = Field(default=1, description="Epochs between two checkpoints of the last state.")
+
+
+class EvaluationConfig(Strict):
+    """Full ranking over all items."""
+
+    every: Positive = Field(default=1, description="Epochs between validations.")
+    at: tuple[Positive, ...] = Field(default=(10, 20), description="Cut-offs k.")
+    monitor: str = Field(default="recall@20", description="Validation metric that selects the best epoch.")
+    patience: Positive | None = Field(default=20, description="Validations without a gain before stopping; null: never.")
+    mask: Literal["train", "train+valid"] = Field(
+        default="train", description="Items of which splits are taken out of the candidates when testing."
+    )
+    auc: bool = Field(default=False, description="Also the exact AUC per user (slower).")
+    slices: bool = Field(default=True, description="Also by user activity and item popularity, at the end.")
+    tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
+
+
+class WorkersConfig(Strict):
+    """Who trains."""
+
+    num: Annotated[int, Field(ge=0)] = Field(default=2, description="Ray Train workers; 0 trains in this process.")
+    cpus: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="CPUs reserved per worker; null: what the cluster has, less one for Ray Data."
+    )
+    gpu: bool = Field(default=False, description="Give every worker one GPU.")
+    threads: Positive | None = Field(default=None, description="Compute threads per worker; null: its share of CPUs.")
+    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    max_failures: Annotated[int, Field(ge=0)] = Field(default=3, description="Worker failures survived before giving up.")
+    timeout_seconds: Positive = Field(default=600, description="A collective waiting longer than this has failed.")
+
+
+class TrackingConfig(Strict):
+    """MLflow."""
+
+    enabled: bool = True
+    uri: str | None = Field(default=None, description="Tracking URI; null: sqlite in the storage folder.")
+    experiment: str = "braidrec"
+    system_metrics: bool = True
+    tags: dict[str, str] = Field(default_factory=dict)
+    flush_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=60.0, description="How long to go on trying at the end to send what a lost server did not take."
+    )
+
+
+class RunConfig(Strict):
+    """One training run."""
+
+    name: str | None = Field(default=None, description="Run name; null: made up and unique.")
+    seed: Annotated[int, Field(ge=0)] = 42
+    storage: str = Field(default="runs", description="Folder or URI under which every run gets its own folder.")
+    cache: str | None = Field(default=None, description="Folder for graphs shared between workers; null: in the home cache.")
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    workers: WorkersConfig = WorkersConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        workers = max(1, self.workers.num)
+        size = self.training.batch_size
+        if size % workers:
+            raise ValueError(
+                f"training.batch_size={size} is not divisible by workers.num ({workers}): "
+                f"use {size - size % workers or workers} or {size - size % workers + workers}"
+            )
+        return self
