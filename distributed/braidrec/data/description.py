@@ -1,0 +1,103 @@
+"""`dataset.json` as types: what a dataset folder says about itself (explained in docs/dataset-format.md)."""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from braidrec.config.base import Strict
+
+SCHEMA_VERSION: Literal[1] = 1
+DESCRIPTION_FILE = "dataset.json"
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+OPTIONAL_COLUMNS = ("timestamp", "rating", "weight")
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class SplitDescription(Strict):
+    """One folder of interactions."""
+
+    rows: Count
+    has_timestamp: bool = False
+    has_rating: bool = False
+    has_weight: bool = False
+
+
+class ProtocolDescription(Strict):
+    """How train, valid and test were told apart."""
+
+    kind: str
+    seed: Count
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModalityDescription(Strict):
+    """One folder of feature vectors."""
+
+    dim: Annotated[int, Field(gt=0)] = Field(description="Numbers per item: the product of `shape`.")
+    shape: tuple[Annotated[int, Field(gt=0)], ...] = Field(description="(dim,), or (components, dim).")
+    dtype: Literal["float16", "float32"]
+    num_vectors: Count = Field(description="Items that have a vector.")
+    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="num_vectors / num_items.")
+    provenance: dict[str, Any] = Field(default_factory=dict, description="Where the vectors came from.")
+
+
+class RelationDescription(Strict):
+    """One folder of edges between items or between users."""
+
+    between: Literal["items", "users"]
+    rows: Count
+    has_weight: bool = False
+
+
+class MediaDescription(Strict):
+    """One file of raw media, as text or as addresses."""
+
+    rows: Count
+    column: Literal["uri", "bytes", "text"]
+
+
+class FileEntry(Strict):
+    """A file of the folder, so that damage is noticed and the data has an identity."""
+
+    bytes: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class DroppedEntry(Strict):
+    """Rows, users, items or vectors that were left out, and why."""
+
+    what: str = Field(description='"rows", "users", "items", "vectors", …')
+    reason: str
+    count: Count
+
+
+class DatasetDescription(Strict):
+    """The whole of `dataset.json`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    num_users: Annotated[int, Field(gt=0, lt=2**31)]
+    num_items: Annotated[int, Field(gt=0, lt=2**31)]
+    splits: dict[Split, SplitDescription]
+    protocol: ProtocolDescription
+    source: dict[str, Any] = Field(default_factory=dict, description="The options it was prepared with.")
+    modalities: dict[str, ModalityDescription] = Field(default_factory=dict)
+    relations: dict[str, RelationDescription] = Field(default_factory=dict)
+    media: dict[str, MediaDescription] = Field(default_factory=dict)
+    dropped: tuple[DroppedEntry, ...] = ()
+    notes: tuple[str, ...] = ()
+    files: dict[str, FileEntry] = Field(description="Every other file of the folder, by relative path.")
+
+    def to_json(self) -> str:
+        """The file's exact content: keys in the order of the types, no time, no machine."""
+        return json.dumps(self.to_plain(), indent=2, ensure_ascii=False) + "\n"
+
+    def digest(self) -> str:
+        """One SHA-256 over the paths and hashes of all files: the identity of the data."""
+        lines = "".join(f"{path} {entry.sha256}\n" for path, entry in sorted(self.files.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
