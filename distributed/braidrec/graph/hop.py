@@ -1,0 +1,138 @@
+"""One bipartite step of message passing on a relation, whole or sampled; and the chain of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from braidrec.graph.kernels import sum_sources, weighted_sum_sources
+from braidrec.graph.relation import Relation
+from braidrec.graph.structure import Structure
+
+Normalisation = Literal["symmetric", "mean", "sum"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hop:
+    """A step from source rows to destination rows. The encoder never asks whether it spans everything or is sampled.
+
+    Attributes:
+        relation: the graph that is estimated; its degrees normalise, never those of the sample.
+        structure: the edges, in local row numbers.
+        kernel: "dgl" or "torch".
+        src_nodes, dst_nodes: global ids of the rows; None stands for all nodes in order.
+        own_rows: where each destination stands among the sources; None when destination row r is source row r.
+        scale: `[num_dst]` fp32 factor that makes a sampled sum an unbiased estimate of the whole one; None is 1.
+        edge_ids: `[num_edges]` the relation's edge ids; None when `structure` holds all edges in order.
+    """
+
+    relation: Relation
+    structure: Structure
+    kernel: str
+    src_nodes: Tensor | None = None
+    dst_nodes: Tensor | None = None
+    own_rows: Tensor | None = None
+    scale: Tensor | None = None
+    edge_ids: Tensor | None = None
+
+    @property
+    def num_src(self) -> int:
+        return self.structure.num_src
+
+    @property
+    def num_dst(self) -> int:
+        return self.structure.num_dst
+
+    @property
+    def block(self) -> Any:
+        """The step as a DGL block, for DGL's own layers (GraphSAGE, GAT)."""
+        return self.structure.dgl_block
+
+    @cached_property
+    def src_scale(self) -> Tensor:
+        """`[num_src, 1]`: `d_out^{-1/2}` in the whole relation."""
+        return self._rows_of(self.relation.inverse_sqrt_out_degree, self.src_nodes)
+
+    @cached_property
+    def dst_scale(self) -> Tensor:
+        """`[num_dst, 1]`: `d_in^{-1/2}` in the whole relation."""
+        return self._rows_of(self.relation.inverse_sqrt_in_degree, self.dst_nodes)
+
+    def aggregate(self, h: Tensor, edge_weight: Tensor | None = None, normalise: Normalisation = "symmetric") -> Tensor:
+        """Combine the source rows of every destination.
+
+        * symmetric: `Σ_u w_uv h_u / √(d_out(u) · d_in(v))`
+        * mean: `Σ_u w_uv h_u / d_in(v)`
+        * sum: `Σ_u w_uv h_u`
+
+        Args:
+            h: `[num_src, d]`.
+            edge_weight: `[num_edges]` in the order of `edges()`; None is 1. May require a gradient.
+        Returns:
+            `[num_dst, d]`; zeros for a destination without edges.
+        """
+        if normalise == "symmetric":
+            h = h * self.src_scale.to(h.dtype)
+        total = self._sum(h, edge_weight)
+        factor = self._factor(normalise)
+        return total if factor is None else total * factor.to(total.dtype)
+
+    def own(self, h: Tensor) -> Tensor:
+        """The rows of the destination nodes themselves among the source rows `h` (self-connections, residuals)."""
+        if self.own_rows is not None:
+            return h[self.own_rows]
+        return h[: self.num_dst]
+
+    def edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`(source row, destination row, edge id in the relation)` of every edge, each `[num_edges]` int64."""
+        ids = self.edge_ids
+        if ids is None:
+            ids = torch.arange(self.structure.num_edges, device=self.structure.device)
+        return self.structure.indices.long(), self.structure.destinations, ids
+
+    def _sum(self, h: Tensor, edge_weight: Tensor | None) -> Tensor:
+        if edge_weight is None:
+            return sum_sources(self.structure, h, self.kernel)
+        return weighted_sum_sources(self.structure, h, edge_weight)
+
+    def _factor(self, normalise: Normalisation) -> Tensor | None:
+        scale = None if self.scale is None else self.scale.unsqueeze(-1)
+        if normalise == "sum":
+            return scale
+        factor = self.dst_scale if normalise == "symmetric" else self.dst_scale.square()
+        return factor if scale is None else factor * scale
+
+    def _rows_of(self, values: Tensor, nodes: Tensor | None) -> Tensor:
+        if nodes is not None:
+            values = values[nodes.to(values.device)]
+        return values.to(self.structure.device).unsqueeze(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neighbourhood:
+    """The chain of hops between the input rows and the seed nodes.
+
+    Representations have levels: level 0 are the input rows, level l the destinations of hop l.
+
+    Attributes:
+        hops: in the order of propagation; may be empty (no graph: the input rows are the seeds).
+        input_nodes: global ids of the input rows, to be fetched from the tables; None stands for all nodes in order.
+        seeds: the nodes that the batch needs, distinct; None stands for all nodes in order.
+        seeds_first: at every level the seeds are the first rows (sampled chains); otherwise every level but the last
+            holds all nodes in order, and the last holds the seeds.
+    """
+
+    hops: tuple[Hop, ...]
+    input_nodes: Tensor | None
+    seeds: Tensor | None
+    seeds_first: bool
+
+    def at_seeds(self, h: Tensor, level: int) -> Tensor:
+        """The rows of the seeds within the representation `h` of `level`."""
+        if self.seeds is None:
+            return h
+        if self.seeds_first:
+            return h[: len(self.seeds)]
+        return h if level == len(self.hops) else h.index_select(0, self.seeds)

@@ -1,0 +1,157 @@
+"""Where neighbourhoods come from: the full graph, or subgraphs sampled around the seed nodes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from braidrec.graph.hop import Hop, Neighbourhood
+from braidrec.graph.relation import Relation
+from braidrec.graph.sampling import SAMPLERS, Draw
+from braidrec.graph.structure import Structure
+
+
+@dataclass(frozen=True, kw_only=True)
+class HopSpec:
+    """What an encoder asks for: a step on `relation`, drawing at most `fan_out` neighbours a node (−1: all)."""
+
+    relation: str
+    fan_out: int = -1
+
+
+class NeighbourhoodSource(Protocol):
+    """Builds the chain that an encoder declares, from the seed nodes backwards."""
+
+    def neighbourhood(
+        self,
+        chain: Sequence[HopSpec],
+        seeds: Tensor | None,
+        *,
+        step_seed: int = 0,
+        exclude: Tensor | None = None,
+    ) -> Neighbourhood: ...
+
+
+class FullGraph:
+    """Hops that span everything. The last one computes only the rows that the seeds need."""
+
+    def __init__(self, relations: Mapping[str, Relation], *, device: torch.device, kernel: str) -> None:
+        self.relations = relations
+        self.device = device
+        self.kernel = kernel
+        self._structures = {name: relation.structure.to(device) for name, relation in relations.items()}
+
+    def neighbourhood(
+        self,
+        chain: Sequence[HopSpec],
+        seeds: Tensor | None,
+        *,
+        step_seed: int = 0,
+        exclude: Tensor | None = None,
+    ) -> Neighbourhood:
+        """The exact chain. Fan-outs and `step_seed` have no meaning here: nothing is drawn.
+
+        Args:
+            chain: hops in the order of propagation.
+            seeds: distinct nodes on the source's device, or None for all nodes.
+        Raises:
+            ValueError: `exclude` is given: removing edges from a graph that all batches share is sampling's business.
+        """
+        if exclude is not None and len(exclude):
+            raise ValueError("target edges can be excluded in sampled mode only; set propagation.mode to 'sampled'")
+        if not chain:
+            return Neighbourhood(hops=(), input_nodes=seeds, seeds=seeds, seeds_first=True)
+        hops = [self._whole_hop(spec) for spec in chain]
+        if seeds is not None:
+            hops[-1] = self._restricted_hop(chain[-1], seeds)
+        return Neighbourhood(hops=tuple(hops), input_nodes=None, seeds=seeds, seeds_first=False)
+
+    def _whole_hop(self, spec: HopSpec) -> Hop:
+        return Hop(
+            relation=self.relations[spec.relation],
+            structure=self._structures[spec.relation],
+            kernel=self.kernel,
+        )
+
+    def _restricted_hop(self, spec: HopSpec, seeds: Tensor) -> Hop:
+        structure, edge_ids = self._structures[spec.relation].rows(seeds)
+        return replace(self._whole_hop(spec), structure=structure, dst_nodes=seeds, own_rows=seeds, edge_ids=edge_ids)
+
+
+class SampledSubgraph:
+    """Hops drawn around the seed nodes, each level's nodes starting with the seeds.
+
+    Sampling runs on the CPU; the finished hops move to `device`.
+    """
+
+    def __init__(
+        self,
+        relations: Mapping[str, Relation],
+        *,
+        device: torch.device,
+        kernel: str,
+        sampler: str = "neighbour",
+    ) -> None:
+        self.relations = relations
+        self.device = device
+        self.kernel = kernel
+        self.draw = SAMPLERS[sampler]
+
+    def neighbourhood(
+        self,
+        chain: Sequence[HopSpec],
+        seeds: Tensor | None,
+        *,
+        step_seed: int = 0,
+        exclude: Tensor | None = None,
+    ) -> Neighbourhood:
+        """Draw the chain.
+
+        Args:
+            chain: hops in the order of propagation; the last one is drawn first.
+            seeds: distinct nodes (int64).
+            step_seed: everything drawn is a function of it (with a fixed number of threads).
+            exclude: edge ids, per relation of the last draw, that must not be used though they stay counted in the
+                fan-out: the batch's own interactions and their reverse.
+        """
+        assert seeds is not None, "sampled propagation needs seed nodes"
+        destinations = seeds.cpu()
+        hops: list[Hop] = []
+        for distance, spec in enumerate(reversed(chain)):
+            hop_seed = (step_seed + distance * 0x9E3779B1) % (2**31 - 1)
+            drawn = self.draw(self.relations[spec.relation], destinations, spec.fan_out, hop_seed, exclude)
+            hops.append(self._hop(spec, drawn, destinations))
+            destinations = drawn.src_nodes
+        return Neighbourhood(
+            hops=tuple(reversed(hops)),
+            input_nodes=destinations.to(self.device),
+            seeds=seeds,
+            seeds_first=True,
+        )
+
+    def _hop(self, spec: HopSpec, drawn: Draw, destinations: Tensor) -> Hop:
+        structure = Structure(drawn.indptr, drawn.indices, len(drawn.src_nodes)).to(self.device)
+        return Hop(
+            relation=self.relations[spec.relation],
+            structure=structure,
+            kernel=self.kernel,
+            src_nodes=drawn.src_nodes.to(self.device),
+            dst_nodes=destinations.to(self.device),
+            scale=None if drawn.scale is None else drawn.scale.to(self.device),
+            edge_ids=drawn.edge_ids.to(self.device),
+        )
+
+
+def hop_specs(relations: Sequence[str], fan_outs: Sequence[int]) -> tuple[HopSpec, ...]:
+    """Give every hop its fan-out.
+
+    Args:
+        relations: one a hop, in the order of propagation.
+        fan_outs: from the seed nodes outwards, so the first one belongs to the last hop; the last value is repeated.
+    """
+    outwards = [fan_outs[min(distance, len(fan_outs) - 1)] for distance in range(len(relations))]
+    return tuple(
+        HopSpec(relation=name, fan_out=fan_out) for name, fan_out in zip(relations, reversed(outwards), strict=True)
+    )

@@ -1,0 +1,111 @@
+"""A named graph in the joint node space: users are nodes `0 .. U - 1`, items are nodes `U .. U + I - 1`."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from braidrec.graph.dgl_import import dgl
+from braidrec.graph.structure import Structure
+
+INTERACTIONS = "interactions"
+
+
+class Relation:
+    """A graph over all nodes, stored by destination (CSC), with the degrees that normalise it.
+
+    An edge's id is its position in `indices`. The in-neighbours of a node are sorted and distinct. For the relation
+    `interactions` every interaction is there in both directions, so the relation is symmetric.
+
+    Args:
+        name: how encoders ask for it.
+        indptr: `[num_nodes + 1]` int32 or int64.
+        indices: `[num_edges]` of the same type. Both may be memory-mapped and are then shared between processes.
+        symmetric: every edge has its reverse.
+    """
+
+    def __init__(self, name: str, indptr: NDArray[Any], indices: NDArray[Any], *, symmetric: bool) -> None:
+        assert indptr.dtype == indices.dtype
+        self.name = name
+        self.indptr = indptr
+        self.indices = indices
+        self.symmetric = symmetric
+
+    @property
+    def num_nodes(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def num_edges(self) -> int:
+        return len(self.indices)
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The whole relation as one step from all nodes to all nodes, in the narrowest integer type that fits."""
+        indptr, indices = torch.from_numpy(self.indptr), torch.from_numpy(self.indices)
+        return Structure(indptr, indices, self.num_nodes, symmetric=self.symmetric)
+
+    @cached_property
+    def in_degree(self) -> Tensor:
+        """`[num_nodes]` int64: in-neighbours of every node in the whole relation."""
+        return torch.from_numpy(np.diff(self.indptr).astype(np.int64))
+
+    @cached_property
+    def out_degree(self) -> Tensor:
+        """`[num_nodes]` int64: how many nodes have this one as in-neighbour."""
+        if self.symmetric:
+            return self.in_degree
+        return torch.from_numpy(np.bincount(self.indices, minlength=self.num_nodes).astype(np.int64))
+
+    @cached_property
+    def inverse_sqrt_in_degree(self) -> Tensor:
+        """`[num_nodes]` fp32: `d^{-1/2}`, zero for a node without in-neighbours."""
+        return inverse_power(self.in_degree, 0.5)
+
+    @cached_property
+    def inverse_sqrt_out_degree(self) -> Tensor:
+        """`[num_nodes]` fp32, likewise for out-degrees."""
+        return self.inverse_sqrt_in_degree if self.symmetric else inverse_power(self.out_degree, 0.5)
+
+    @cached_property
+    def sampling_graph(self) -> Any:
+        """The graph from which DGL samples. Its ids are int64: message passing on a block that was sampled from an
+        int32 graph crashes the process (seen with DGL 2.1)."""
+        indptr = torch.from_numpy(self.indptr).long()
+        indices = torch.from_numpy(self.indices).long()
+        no_ids = torch.empty(0, dtype=torch.int64)
+        return dgl.graph(("csc", (indptr, indices, no_ids)), num_nodes=self.num_nodes)
+
+    def edge_ids(self, sources: NDArray[np.int64], destinations: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Ids of the edges `sources → destinations`, −1 where there is none."""
+        position = bisect_rows(self.indptr, self.indices, destinations, sources)
+        inside = position < self.indptr[destinations + 1]
+        found = np.where(inside, self.indices[np.minimum(position, max(self.num_edges - 1, 0))], -1) == sources
+        return np.where(found, position, -1)
+
+
+def inverse_power(degree: Tensor, power: float) -> Tensor:
+    """`degree^{-power}` as fp32, zero where the degree is zero."""
+    return torch.where(degree > 0, degree.clamp(min=1).double().pow(-power), 0.0).float()
+
+
+def bisect_rows(
+    indptr: NDArray[Any], indices: NDArray[Any], rows: NDArray[np.int64], values: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """For each pair, the first position in `indices[indptr[row]:indptr[row + 1]]` whose entry is ≥ value.
+
+    A binary search over all pairs at once: about log2(longest row) vectorised steps, no copy of the rows.
+    """
+    low = indptr[rows].astype(np.int64)
+    high = indptr[rows + 1].astype(np.int64)
+    last = max(len(indices) - 1, 0)
+    for _ in range(int((high - low).max(initial=0)).bit_length()):
+        active = low < high
+        middle = np.minimum((low + high) >> 1, last)
+        below = indices[middle] < values
+        low = np.where(active & below, middle + 1, low)
+        high = np.where(active & ~below, middle, high)
+    return low

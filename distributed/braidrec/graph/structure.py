@@ -1,0 +1,108 @@
+"""The edges of one bipartite step, stored by destination, in the forms that the kernels want."""
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from braidrec.graph.dgl_import import dgl
+
+
+class Structure:
+    """Edges by destination: those of destination `v` are `indices[indptr[v]:indptr[v + 1]]`, their sources.
+
+    Args:
+        indptr: `[num_dst + 1]` and
+        indices: `[num_edges]`, of one integer type, on one device.
+        num_src: sources are numbered `0 .. num_src - 1`.
+        symmetric: the transpose is the same structure (an undirected graph over one node space).
+    """
+
+    def __init__(self, indptr: Tensor, indices: Tensor, num_src: int, *, symmetric: bool = False) -> None:
+        assert indptr.dtype == indices.dtype and indptr.device == indices.device
+        self.indptr = indptr
+        self.indices = indices
+        self.num_src = num_src
+        self.symmetric = symmetric
+
+    @property
+    def num_dst(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def num_edges(self) -> int:
+        return len(self.indices)
+
+    @property
+    def device(self) -> torch.device:
+        return self.indptr.device
+
+    @cached_property
+    def transposed(self) -> "Structure":
+        """The same edges by source: the structure of the backward pass."""
+        if self.symmetric:
+            return self
+        if self.device.type == "cpu":
+            indptr, indices = _transpose_on_cpu(self)
+        else:
+            order = torch.sort(self.indices, stable=True)
+            counts = torch.bincount(self.indices, minlength=self.num_src)
+            indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(self.indptr.dtype)
+            indices = self.destinations[order.indices].to(self.indices.dtype)
+        return Structure(indptr, indices, self.num_dst)
+
+    @cached_property
+    def destinations(self) -> Tensor:
+        """`[num_edges]` int64: the destination of every edge."""
+        counts = self.indptr.diff().long()
+        return torch.repeat_interleave(torch.arange(self.num_dst, device=self.device), counts)
+
+    @cached_property
+    def dgl_block(self) -> Any:
+        """A DGL block with these edges, made without copying them."""
+        no_ids = torch.empty(0, dtype=self.indices.dtype, device=self.device)
+        return dgl.create_block(
+            ("csc", (self.indptr, self.indices, no_ids)),
+            num_src_nodes=self.num_src,
+            num_dst_nodes=self.num_dst,
+        )
+
+    @cached_property
+    def torch_csr(self) -> Tensor:
+        """The 0/1 matrix `[num_dst, num_src]` in torch's CSR layout, fp32."""
+        ones = torch.ones(self.num_edges, device=self.device)
+        return torch.sparse_csr_tensor(
+            self.indptr, self.indices, ones, size=(self.num_dst, self.num_src), check_invariants=False
+        )
+
+    def rows(self, wanted: Tensor) -> tuple["Structure", Tensor]:
+        """The structure restricted to the destinations `wanted` (int64), in that order, and the place that each of its
+        edges has in this one; sources keep their numbers."""
+        wanted = wanted.to(self.device)
+        starts = self.indptr[wanted].long()
+        counts = self.indptr[wanted + 1].long() - starts
+        ends = counts.cumsum(0)
+        num_edges = int(ends[-1]) if len(ends) else 0
+        indptr = torch.cat([ends.new_zeros(1), ends]).to(self.indptr.dtype)
+        positions = torch.repeat_interleave(starts - (ends - counts), counts, output_size=num_edges)
+        positions += torch.arange(num_edges, device=self.device)
+        return Structure(indptr, self.indices[positions], self.num_src), positions
+
+    def to(self, device: torch.device) -> "Structure":
+        """The structure on `device` (itself if it is there already)."""
+        if device == self.device:
+            return self
+        return Structure(self.indptr.to(device), self.indices.to(device), self.num_src, symmetric=self.symmetric)
+
+
+def _transpose_on_cpu(structure: Structure) -> tuple[Tensor, Tensor]:
+    """scipy's counting sort is some 200 times faster here than torch's conversion (1.2 ms for 260,000 edges)."""
+    indptr, indices = structure.indptr.numpy(), structure.indices.numpy()
+    matrix = scipy.sparse.csr_matrix(
+        (np.empty(len(indices), dtype=np.int8), indices, indptr), shape=(structure.num_dst, structure.num_src)
+    ).tocsc()
+    dtype = structure.indices.dtype
+    return torch.from_numpy(matrix.indptr).to(dtype), torch.from_numpy(matrix.indices).to(dtype)
