@@ -61,9 +61,9 @@ is_ready() { [[ -f $venv/ready-$1 ]] && specification | cmp -s - "$venv/ready-$1
 # pip says hundreds of lines or nothing at all; this says one every 15 seconds while it works.
 heartbeat() {
     local package
-    while sleep 15 && kill -0 $$ 2>/dev/null; do
-        package=$(sed -n 's/^ *\(Collecting\|Downloading\|Installing\|Building\) /\1 /p' "$log" | tail -1 | cut -c1-70)
-        echo "  … ${SECONDS} s  $package"
+    while sleep 15 &>/dev/null && kill -0 $$ 2>/dev/null; do # silent, or a killed pulse would hold the output open
+        package=$(grep -E '^ *(Collecting|Downloading|Processing|Installing) ' "$log" | tail -1 | cut -d : -f 1 | cut -c1-80)
+        echo "  … $SECONDS s $package"
     done
 }
 
