@@ -1,1 +1,1 @@
-"""models"""
+"""Recommenders for one device. They know neither Ray nor MLflow nor configuration files."""

@@ -1,0 +1,50 @@
+"""LightGCN."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from braidrec.graph.propagate import Readout, combine_levels, propagate
+from braidrec.graph.relation import INTERACTIONS
+from braidrec.models.contract import Encoded, Inputs, TableSpec
+
+
+class LightGCN(nn.Module):
+    """`E^{(l+1)} = D^{-1/2} A D^{-1/2} E^{(l)}`, then a readout over l = 0..L (He et al., SIGIR 2020).
+
+    A is the train interactions as a bipartite graph, D its degrees. The propagation edges include those that the batch
+    is trained on, as in the published protocol; the loop can exclude them in sampled mode.
+
+    Args:
+        dim: size of an embedding.
+        layers: L, the number of hops.
+        readout: "mean" is the published one.
+        initial_std: embeddings start as N(0, std²).
+        dtype: number format inside the hops, None: that of the embeddings.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        layers: int,
+        readout: Readout = "mean",
+        initial_std: float = 0.1,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = TableSpec(width=dim, std=initial_std)
+        self.layers = layers
+        self.readout: Readout = readout
+        self.dtype = dtype
+
+    def tables(self) -> Mapping[str, TableSpec]:
+        return {"id": self.spec}
+
+    def branches(self) -> Mapping[str, tuple[str, ...]]:
+        return {"id": (INTERACTIONS,) * self.layers}
+
+    def encode(self, inputs: Inputs) -> Encoded:
+        levels = propagate(inputs.neighbourhoods["id"], inputs.rows["id"]["id"], dtype=self.dtype)
+        return Encoded(vectors=combine_levels(levels, self.readout), ego=levels[0])

@@ -1,0 +1,28 @@
+"""Bayesian personalised ranking."""
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from braidrec.models.contract import Batch
+
+
+class BPR:
+    """`−log σ(r̂_ui − r̂_uj)`, the mean over a row's negatives j (Rendle et al., UAI 2009)."""
+
+    needs_negatives = True
+    needs_rating = False
+    score_offset = 0.0
+
+    def rows(self, users: Tensor, items: Tensor, negatives: Tensor | None, batch: Batch) -> Tensor:
+        """Loss of every row.
+
+        Args:
+            users, items: `[B, D]` vectors.
+            negatives: `[B, n, D]` vectors.
+        Returns:
+            `[B]`.
+        """
+        assert negatives is not None
+        positive = (users * items).sum(-1, keepdim=True)
+        negative = (users.unsqueeze(1) * negatives).sum(-1)
+        return F.softplus(negative - positive).mean(-1)

@@ -1,0 +1,20 @@
+"""What a supervised loss is to the training loop."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from braidrec.models.contract import Batch
+
+
+class RowLoss(Protocol):
+    """A loss with one value a row of the batch."""
+
+    needs_negatives: bool
+    needs_rating: bool
+    score_offset: float
+    """What a predicted score is above the inner product of the vectors."""
+
+    def rows(self, users: Tensor, items: Tensor, negatives: Tensor | None, batch: Batch) -> Tensor:
+        """`[B]` from `[B, D]` user and item vectors and `[B, n, D]` vectors of the negatives."""
+        ...
