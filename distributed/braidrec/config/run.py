@@ -10,10 +10,22 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+class PlantedConfig(Strict):
+    """A generated data set with a known answer: users like topics, and the items' modalities reveal them."""
+
+    users: Positive = 600
+    items: Positive = 400
+    interactions: Positive = 12_000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class DataConfig(Strict):
     """Where the interactions come from."""
 
     path: str = Field(description="Dataset folder written by jobs/prepare.py: a local path or any pyarrow URI.")
+    planted: PlantedConfig | None = Field(
+        default=None, description="Generate this data set at `path` first, unless one is there."
+    )
     delivery: Literal["auto", "memory", "stream"] = Field(
         default="auto",
         description="memory: a worker keeps its shard after reading it once; stream: Ray Data delivers it anew each "
@@ -134,10 +146,17 @@ class EvaluationConfig(Strict):
 
     every: Positive = Field(default=1, description="Epochs between validations.")
     at: tuple[Positive, ...] = Field(default=(10, 20), description="Cut-offs k.")
-    monitor: str = Field(default="recall@20", description="Validation metric that selects the best epoch.")
-    patience: Positive | None = Field(default=20, description="Validations without a gain before stopping; null: never.")
+    monitor: str | None = Field(
+        default="recall@20", description="Validation metric that selects the best epoch; null: the last epoch is kept."
+    )
+    patience: Positive | None = Field(
+        default=20, description="Validations without a gain before stopping; null: never."
+    )
     mask: Literal["train", "train+valid"] = Field(
         default="train", description="Items of which splits are taken out of the candidates when testing."
+    )
+    watch_test: bool = Field(
+        default=False, description="Also test at every validation, for curves. Never used to select anything."
     )
     auc: bool = Field(default=False, description="Also the exact AUC per user (slower).")
     slices: bool = Field(default=True, description="Also by user activity and item popularity, at the end.")
@@ -154,7 +173,9 @@ class WorkersConfig(Strict):
     gpu: bool = Field(default=False, description="Give every worker one GPU.")
     threads: Positive | None = Field(default=None, description="Compute threads per worker; null: its share of CPUs.")
     backend: Literal["auto", "gloo", "nccl"] = "auto"
-    max_failures: Annotated[int, Field(ge=0)] = Field(default=3, description="Worker failures survived before giving up.")
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="Worker failures survived before giving up."
+    )
     timeout_seconds: Positive = Field(default=600, description="A collective waiting longer than this has failed.")
 
 
@@ -177,7 +198,9 @@ class RunConfig(Strict):
     name: str | None = Field(default=None, description="Run name; null: made up and unique.")
     seed: Annotated[int, Field(ge=0)] = 42
     storage: str = Field(default="runs", description="Folder or URI under which every run gets its own folder.")
-    cache: str | None = Field(default=None, description="Folder for graphs shared between workers; null: in the home cache.")
+    cache: str | None = Field(
+        default=None, description="Folder for graphs shared between workers; null: in the home cache."
+    )
     data: DataConfig
     model: ModelConfig = ModelConfig()
     objective: ObjectiveConfig = ObjectiveConfig()

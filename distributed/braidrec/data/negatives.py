@@ -1,0 +1,71 @@
+"""Negative items, drawn at random and never among the user's train items."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braidrec.graph.relation import Relation, bisect_rows
+
+
+class NegativeSampler:
+    """Draws items that a user has not interacted with in training.
+
+    * uniform: every such item is equally likely.
+    * popularity: in proportion to `degree^exponent` (Mikolov et al., NIPS 2013, for words); items without train
+      interactions are never drawn.
+
+    Rejection is exact: a drawn train item is drawn again, until none is left.
+
+    Args:
+        interactions: the user–item relation of the train split.
+        num_users: nodes below are users.
+    Raises:
+        ValueError: a user has every item that can be drawn, so that no negative exists.
+    """
+
+    def __init__(
+        self, interactions: Relation, num_users: int, *, kind: str = "uniform", exponent: float = 0.75
+    ) -> None:
+        self._relation = interactions
+        self._num_users = num_users
+        self._num_items = interactions.num_nodes - num_users
+        degree = np.diff(interactions.indptr)
+        self._cumulative: NDArray[np.float64] | None = None
+        drawable = self._num_items
+        if kind == "popularity":
+            popularity = np.where(degree[num_users:] > 0, degree[num_users:].astype(np.float64) ** exponent, 0.0)
+            self._cumulative = np.cumsum(popularity) / popularity.sum()
+            drawable = int((degree[num_users:] > 0).sum())
+        full = np.flatnonzero(degree[:num_users] >= drawable)
+        if len(full):
+            raise ValueError(
+                f"user {full[0]} (and {len(full) - 1} more) has all {drawable} items that can be drawn in the train "
+                "split: there is no negative for it; remove such users when preparing the data"
+            )
+
+    def draw(self, users: NDArray[np.int64], per_positive: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """`[len(users), per_positive]` negative items."""
+        repeated = np.repeat(users, per_positive)
+        items = self._propose(len(repeated), rng)
+        pending = np.flatnonzero(self.is_train_item(repeated, items))
+        while len(pending):
+            items[pending] = self._propose(len(pending), rng)
+            pending = pending[self.is_train_item(repeated[pending], items[pending])]
+        return items.reshape(len(users), per_positive)
+
+    def is_train_item(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each pair is a train interaction."""
+        indptr: NDArray[Any] = self._relation.indptr
+        indices: NDArray[Any] = self._relation.indices
+        nodes = items + self._num_users
+        position = bisect_rows(indptr, indices, users, nodes)
+        inside = position < indptr[users + 1]
+        found: NDArray[np.bool_] = inside & (indices[np.where(inside, position, 0)] == nodes)
+        return found
+
+    def _propose(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        if self._cumulative is None:
+            return rng.integers(0, self._num_items, size)
+        drawn = np.searchsorted(self._cumulative, rng.random(size), side="right")
+        return np.minimum(drawn, self._num_items - 1).astype(np.int64)

@@ -1,0 +1,251 @@
+"""Configuration and data set → the objects that the loop works with. The one place where `config` meets the parts."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+from torch import nn
+
+from braidrec.config.load import ConfigError
+from braidrec.config.run import LightGCNConfig, MatrixFactorisationConfig, ModelConfig, RatingMSEConfig, RunConfig
+from braidrec.data.delivery import (
+    Delivery,
+    MemoryDelivery,
+    Rows,
+    ShardPlan,
+    StreamDelivery,
+    UniformUserDelivery,
+    local_rows,
+    read_all,
+)
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.negatives import NegativeSampler
+from braidrec.data.randomness import seed_for
+from braidrec.graph.build import build_interactions
+from braidrec.graph.choose import PropagationChoice, choose_propagation
+from braidrec.graph.kernels import choose_kernel
+from braidrec.graph.neighbourhood import FullGraph, HopSpec, NeighbourhoodSource, SampledSubgraph, hop_specs
+from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.graph.share import shared_relation
+from braidrec.models.contract import Recommender
+from braidrec.models.lightgcn import LightGCN
+from braidrec.models.matrix_factorisation import MatrixFactorisation
+from braidrec.objectives.bpr import BPR
+from braidrec.objectives.contract import RowLoss
+from braidrec.objectives.rating_mse import RatingMSE
+from braidrec.training.context import Collectives, WorkerContext
+from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
+from braidrec.training.tables import ReplicatedTable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """Everything that one rank trains with."""
+
+    folder: DatasetFolder
+    interactions: Relation
+    model: Recommender
+    tables: Mapping[str, ReplicatedTable]
+    objective: RowLoss
+    negatives: NegativeSampler
+    choice: PropagationChoice
+    chains: Mapping[str, tuple[HopSpec, ...]]
+    source: NeighbourhoodSource
+    whole_graph: FullGraph
+    optimizers: list[torch.optim.Optimizer]
+    delivery: Delivery
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def num_users(self) -> int:
+        return self.folder.num_users
+
+
+def build_model(config: ModelConfig, precision: str = "fp32") -> Recommender:
+    """The recommender that the configuration describes, as a module without tables."""
+    encoder = config.encoder
+    builders: dict[type, Callable[[], Recommender]] = {
+        MatrixFactorisationConfig: lambda: _matrix_factorisation(config),
+        LightGCNConfig: lambda: _lightgcn(config, precision),
+    }
+    return builders[type(encoder)]()
+
+
+def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
+    """The train graph, one memory-mapped copy a node: local rank 0 builds it, the others wait and map it."""
+
+    def build() -> Relation:
+        return build_interactions(*folder.edges("train"), folder.num_users, folder.num_items)
+
+    key = f"{INTERACTIONS}:{folder.digest}"
+    if context.local_rank == 0:
+        relation = shared_relation(cache, key, build, symmetric=True)
+        context.barrier()
+        return relation
+    context.barrier()
+    return shared_relation(cache, key, build, symmetric=True)
+
+
+def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext) -> Parts:
+    """Build this rank's parts.
+
+    Raises:
+        ConfigError: settings that do not fit the data or each other.
+    """
+    interactions = load_interactions(folder, context, cache_folder(config))
+    relations = {INTERACTIONS: interactions}
+    propagation = config.training.propagation
+    model = build_model(config.model, propagation.precision)
+    objective = build_objective(config, folder)
+    chains = {name: hop_specs(chain, propagation.fan_outs) for name, chain in model.branches().items()}
+    choice = _choose(config, relations, chains, context)
+    sparse = _wants_sparse(config, choice, chains)
+    num_nodes = folder.num_users + folder.num_items
+    tables = {
+        name: ReplicatedTable(spec, num_nodes, seed=seed_for(config.seed, f"table {name}"), sparse=sparse).to(
+            context.device
+        )
+        for name, spec in model.tables().items()
+    }
+    torch.manual_seed(seed_for(config.seed, "parameters"))
+    assert isinstance(model, nn.Module)
+    model.to(context.device)
+    kernel = choose_kernel(context.device, propagation.kernel)
+    whole_graph = FullGraph(relations, device=context.device, kernel=kernel)
+    source: NeighbourhoodSource = whole_graph
+    if choice.mode == "sampled":
+        source = SampledSubgraph(relations, device=context.device, kernel=kernel, sampler=propagation.sampler)
+    delivery, delivered = _delivery(config, folder, interactions, context)
+    return Parts(
+        folder=folder,
+        interactions=interactions,
+        model=model,
+        tables=tables,
+        objective=objective,
+        negatives=_negatives(config, interactions, folder),
+        choice=choice,
+        chains=chains,
+        source=source,
+        whole_graph=whole_graph,
+        optimizers=build_optimizers(
+            config.training.optimizer, [t.weight for t in tables.values()], list(model.parameters()), sparse=sparse
+        ),
+        delivery=delivery,
+        facts={
+            "propagation": f"{choice.mode} ({choice.reason}); kernel {kernel}, {propagation.precision}",
+            "interactions": delivered,
+            "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
+        },
+    )
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """Where the node's shared graphs lie."""
+    if config.cache is not None:
+        return Path(config.cache).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "braidrec"
+
+
+def loss_columns(config: RunConfig) -> list[str]:
+    """The columns of the train split that the objective reads."""
+    rating = ["rating"] if isinstance(config.objective.loss, RatingMSEConfig) else []
+    return ["user", "item", *rating, *(["weight"] if config.objective.use_weights else [])]
+
+
+def _matrix_factorisation(config: ModelConfig) -> Recommender:
+    assert isinstance(config.encoder, MatrixFactorisationConfig)
+    return MatrixFactorisation(dim=config.dim, initial_std=config.initial_std, biases=config.encoder.biases)
+
+
+def _lightgcn(config: ModelConfig, precision: str) -> Recommender:
+    assert isinstance(config.encoder, LightGCNConfig)
+    return LightGCN(
+        dim=config.dim,
+        layers=config.encoder.layers,
+        readout=config.encoder.readout,
+        initial_std=config.initial_std,
+        dtype=torch.bfloat16 if precision == "bf16" else None,
+    )
+
+
+def build_objective(config: RunConfig, folder: DatasetFolder) -> RowLoss:
+    """The supervised loss of a run."""
+    if isinstance(config.objective.loss, RatingMSEConfig):
+        ratings = folder.column("train", "rating")
+        assert ratings is not None, "checked before the run started"
+        return RatingMSE(mean=float(np.mean(ratings, dtype=np.float64)))
+    return BPR()
+
+
+def _negatives(config: RunConfig, interactions: Relation, folder: DatasetFolder) -> NegativeSampler:
+    wanted = config.objective.negatives
+    return NegativeSampler(interactions, folder.num_users, kind=wanted.kind, exponent=wanted.exponent)
+
+
+def _choose(
+    config: RunConfig,
+    relations: Mapping[str, Relation],
+    chains: Mapping[str, tuple[HopSpec, ...]],
+    context: WorkerContext,
+) -> PropagationChoice:
+    hops = [spec for chain in chains.values() for spec in chain]
+    negatives = 0 if isinstance(config.objective.loss, RatingMSEConfig) else config.objective.negatives.per_positive
+    share = psutil.virtual_memory().available / context.world_size
+    if context.device.type == "cuda":
+        share = torch.cuda.mem_get_info(context.device)[0]
+    choice = choose_propagation(
+        [relations[spec.relation] for spec in hops],
+        fan_outs=[spec.fan_out for spec in reversed(hops)],
+        seeds_per_step=config.training.batch_size // context.world_size * (2 + negatives),
+        dim=config.model.dim,
+        memory_bytes=int(share),
+        wanted=config.training.propagation.mode,
+    )
+    if config.training.propagation.exclude_targets and choice.mode == "full":
+        if config.training.propagation.mode == "auto":
+            return PropagationChoice(mode="sampled", reason="exclude_targets is possible in sampled mode only")
+        raise ConfigError(
+            "training.propagation.exclude_targets=true needs mode=sampled: the full graph is shared by all batches"
+        )
+    return choice
+
+
+def _wants_sparse(config: RunConfig, choice: PropagationChoice, chains: Mapping[str, tuple[HopSpec, ...]]) -> bool:
+    kind = config.training.optimizer.kind
+    rows_only = choice.mode == "sampled" or not any(chains.values())
+    if kind == "sparse_adam" and not rows_only:
+        raise ConfigError(
+            "training.optimizer.kind=sparse_adam updates the rows of the batch, but with full propagation every row "
+            "gets a gradient: use adam, or training.propagation.mode=sampled"
+        )
+    return kind in SPARSE_KINDS and rows_only
+
+
+def _delivery(
+    config: RunConfig, folder: DatasetFolder, interactions: Relation, context: WorkerContext
+) -> tuple[Delivery, str]:
+    plan = ShardPlan(total_rows=folder.num_rows("train"), world_size=context.world_size)
+    seed, rank = config.seed, context.rank
+    if config.training.order == "uniform_users":
+        delivery = UniformUserDelivery(interactions, folder.num_users, plan, seed=seed, rank=rank)
+        return delivery, f"{plan.total_rows:,} draws an epoch, users uniformly"
+    columns = loss_columns(config)
+    shard_mb = plan.rows_per_rank * (16 + 4 * (len(columns) - 2)) / 2**20
+    wanted = config.data.delivery
+    if wanted == "stream" or (wanted == "auto" and shard_mb > config.data.memory_limit_mb):
+        stream = StreamDelivery(
+            lambda: _chunks(folder, columns, context), seed=seed, rank=rank, buffer_rows=config.data.shuffle_buffer
+        )
+        return stream, f"{plan.rows_per_rank:,} a worker, streamed each epoch"
+    memory = MemoryDelivery(read_all(_chunks(folder, columns, context)), seed=seed, rank=rank)
+    return memory, f"{plan.rows_per_rank:,} a worker, kept in memory ({shard_mb:.0f} MiB)"
+
+
+def _chunks(folder: DatasetFolder, columns: list[str], context: WorkerContext) -> Iterable[Rows]:
+    chunks = context.train_chunks()
+    return chunks if chunks is not None else [local_rows(folder, columns, context.rank, context.world_size)]

@@ -1,0 +1,64 @@
+"""What can be refused before any work starts: settings that do not fit each other or the data set."""
+
+import difflib
+
+from braidrec.config.load import ConfigError
+from braidrec.config.run import RatingMSEConfig, RunConfig
+from braidrec.data.folder import DatasetFolder
+from braidrec.evaluation.metrics import metric_names
+
+
+def check_run(config: RunConfig, folder: DatasetFolder) -> None:
+    """Refuse a run that could not end well.
+
+    Raises:
+        ConfigError: naming the key, its value and the mend.
+    """
+    _check_monitor(config, folder)
+    _check_columns(config, folder)
+    if folder.num_rows("train") < config.workers.num:
+        raise ConfigError(
+            f"workers.num={config.workers.num}: the train split of {folder.path} has only "
+            f"{folder.num_rows('train')} rows"
+        )
+
+
+def _check_monitor(config: RunConfig, folder: DatasetFolder) -> None:
+    monitor = config.evaluation.monitor
+    rating = isinstance(config.objective.loss, RatingMSEConfig)
+    if monitor is None:
+        if config.evaluation.patience is not None:
+            raise ConfigError("evaluation.monitor=null: without a monitored metric set evaluation.patience=null too")
+        return
+    names = metric_names(config.evaluation.at, config.evaluation.auc, rating)
+    if monitor not in names:
+        nearest = difflib.get_close_matches(monitor, names, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ConfigError(
+            f"evaluation.monitor={monitor!r} is not computed with evaluation.at={list(config.evaluation.at)}.{hint} "
+            f"There are: {names}"
+        )
+    if folder.num_rows("valid") == 0:
+        raise ConfigError(
+            f"evaluation.monitor={monitor!r}: the data set {folder.path} has no validation interactions; prepare it "
+            "with a split protocol that makes some, or set evaluation.monitor=null and evaluation.patience=null to "
+            "keep the last epoch"
+        )
+
+
+def _check_columns(config: RunConfig, folder: DatasetFolder) -> None:
+    train = folder.description.splits["train"]
+    if isinstance(config.objective.loss, RatingMSEConfig):
+        for split, described in folder.description.splits.items():
+            if described.rows and not described.has_rating:
+                raise ConfigError(
+                    f"objective.loss.kind=rating_mse: the {split} split of {folder.path} has no ratings; prepare the "
+                    "data set with a rating column, or use bpr"
+                )
+        if config.training.order == "uniform_users":
+            raise ConfigError("training.order=uniform_users draws pairs without their ratings: use order=permutation")
+    if config.objective.use_weights:
+        if not train.has_weight:
+            raise ConfigError(f"objective.use_weights=true: the train split of {folder.path} has no column 'weight'")
+        if config.training.order == "uniform_users":
+            raise ConfigError("training.order=uniform_users draws pairs without their weights: use order=permutation")

@@ -1,0 +1,174 @@
+"""`braidrec.train`: checks, the run's folder and listeners, the loop here or on Ray, an end that is always recorded."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+
+from braidrec.config.load import ConfigError
+from braidrec.config.run import RunConfig
+from braidrec.data.description import DESCRIPTION_FILE
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.planted import generate_planted
+from braidrec.data.storage import Location
+from braidrec.display.progress import ProgressDisplay
+from braidrec.training.check import check_run
+from braidrec.training.environment import use_threads
+from braidrec.training.events import Listener, Note
+from braidrec.training.listeners import FanOut, MetricsFile, Seconds
+from braidrec.training.local_worker import LocalWorker
+from braidrec.training.loop import Loop, LoopResult
+from braidrec.training.result import Example, TrainResult
+from braidrec.training.run_folder import Lease, RunFolder
+from braidrec.training.tracked import Tracked
+
+KILLED_FLUSH_SECONDS = 2.0
+
+
+class Stopped(BaseException):
+    """The process was asked to end. Not an Exception: nothing on the way may swallow it.
+
+    Attributes:
+        signal: its number; shells expect the exit status 128 + signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
+
+
+def train(config: RunConfig, *, resume: str | None = None, listeners: tuple[Listener, ...] = ()) -> TrainResult:
+    """Train, validate, keep the best, test it. Everything of the run is in `<storage>/<name>/`.
+
+    Args:
+        config: the run.
+        resume: the name of a run in `config.storage` to continue; the result equals that of an uninterrupted run.
+        listeners: told every event, beside the display, MLflow and metrics.jsonl.
+    Raises:
+        ConfigError, DatasetError: refused before any work is lost; the message names key or file and the mend.
+        RunError, DivergedError: the run failed; its folder and its MLflow run stay, with the reason.
+        Stopped: SIGTERM or SIGINT arrived; the MLflow run has ended as KILLED.
+    """
+    config = with_absolute_places(config)
+    folder = _dataset(config)
+    check_run(config, folder)
+    if resume is None:
+        run_folder = RunFolder.create(config)
+    else:
+        run_folder = RunFolder.existing(config.storage, resume)
+        run_folder.check_resumable(config)
+    with Lease(run_folder), _signals_as_exceptions():
+        run_folder.check_same_data(folder.digest)
+        return _run(config, folder, run_folder, listeners)
+
+
+def _dataset(config: RunConfig) -> DatasetFolder:
+    planted = config.data.planted
+    if planted is not None and not Location.of(config.data.path).child(DESCRIPTION_FILE).is_file():
+        generate_planted(
+            config.data.path,
+            num_users=planted.users,
+            num_items=planted.items,
+            num_interactions=planted.interactions,
+            seed=planted.seed,
+        )
+    return DatasetFolder.open(config.data.path)
+
+
+def with_absolute_places(config: RunConfig) -> RunConfig:
+    """The configuration with local paths made absolute: a job's working directory is temporary."""
+    data = config.data.model_copy(update={"path": Location.of(config.data.path).uri})
+    return config.model_copy(update={"data": data, "storage": Location.of(config.storage).uri})
+
+
+def _run(
+    config: RunConfig, folder: DatasetFolder, run_folder: RunFolder, listeners: tuple[Listener, ...]
+) -> TrainResult:
+    metrics_file = MetricsFile(run_folder.location.child("metrics.jsonl"))
+    seconds = Seconds()
+    display = ProgressDisplay(monitor=config.evaluation.monitor)
+    tracked = Tracked(config, run_folder, lambda sentence: display.handle(Note(message=sentence, level="warning")))
+    everyone = FanOut([metrics_file, seconds, display, *tracked.listeners, *listeners])
+    tracked.start(folder, metrics_file.history())
+    try:
+        with display:
+            outcome = _loop(config, folder, run_folder, everyone)
+        result = _result(folder, run_folder, outcome, tracked, seconds)
+        run_folder.write_json("result.json", result.to_plain())
+        tracked.log_results(result)
+    except Stopped as stop:
+        tracked.finish("KILLED", str(stop), KILLED_FLUSH_SECONDS)
+        raise
+    except BaseException as error:
+        tracked.finish("FAILED", f"{type(error).__name__}: {error}")
+        raise
+    tracked.finish("FINISHED")
+    return result
+
+
+def _loop(config: RunConfig, folder: DatasetFolder, run_folder: RunFolder, listener: Listener) -> LoopResult:
+    if config.workers.num:
+        from braidrec.training.ray_runner import run_on_ray
+
+        return run_on_ray(config, folder, run_folder.location, listener.handle)
+    from braidrec.training.build import build_parts
+
+    use_threads(config.workers.threads or len(os.sched_getaffinity(0)))
+    context = LocalWorker(_local_device(config), listener.handle)
+    return Loop(config, build_parts(config, folder, context), context, run_folder.location).run()
+
+
+def _local_device(config: RunConfig) -> torch.device:
+    if not config.workers.gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("workers.gpu=true, but torch sees no CUDA device here: set workers.gpu=false")
+    return torch.device("cuda")
+
+
+def _result(
+    folder: DatasetFolder, run_folder: RunFolder, outcome: LoopResult, tracked: Tracked, seconds: Seconds
+) -> TrainResult:
+    item_ids = folder.item_ids()
+    example = Example(
+        user_id=folder.user_ids()[outcome.example_user].as_py(),
+        items=tuple((item_ids[item].as_py(), score) for item, score in outcome.example_items),
+    )
+    return TrainResult(
+        name=run_folder.name,
+        folder=run_folder.uri,
+        checkpoint=run_folder.checkpoints.child(f"epoch-{outcome.best_epoch:05d}").uri,
+        best_epoch=outcome.best_epoch,
+        epochs_run=outcome.epochs_run,
+        metrics=outcome.metrics,
+        slices=outcome.slices,
+        seconds=seconds.phases,
+        example=example,
+        mlflow_run_id=tracked.run_id,
+        tracking_uri=tracked.uri,
+    )
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """SIGTERM (`ray job stop`, a scheduler) and SIGINT end the run through its `except` clauses.
+
+    Signals reach the main thread only; a run on another thread is ended by whoever owns the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

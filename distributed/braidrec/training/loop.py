@@ -1,0 +1,298 @@
+"""The training loop, written once: the same code in one process, in a bare process group and under Ray Train."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from braidrec.config.run import RunConfig
+from braidrec.data.delivery import Rows, ShardPlan
+from braidrec.data.description import Split
+from braidrec.data.pairs import pairs_of
+from braidrec.data.storage import Location
+from braidrec.evaluation.full_ranking import rank
+from braidrec.training.build import Parts
+from braidrec.training.checkpoint import CheckpointError, CheckpointStore, RunState, prefixed, with_prefix
+from braidrec.training.context import WorkerContext
+from braidrec.training.events import EpochEnd, Finished, Note, Progress, Started
+from braidrec.training.optimizers import (
+    learning_rate_factor,
+    optimizer_tensors,
+    restore_optimizers,
+    set_learning_rate,
+)
+from braidrec.training.run_folder import config_hash
+from braidrec.training.step import LOSS_TERMS, Position, TrainStep
+from braidrec.training.timing import PhaseTimer, peak_memory_mb
+from braidrec.training.validation import SplitEvaluation, make_ranker, sign_of
+
+SECONDS_BETWEEN_PROGRESS = 0.4
+EXAMPLE_ITEMS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopResult:
+    """What every rank knows at the end."""
+
+    best_epoch: int
+    epochs_run: int
+    metrics: dict[str, float]
+    """ "valid/recall@20", "test/recall@20", … of the best epoch."""
+    example_user: int
+    """The most active user; `example_items` are the best (item, score) for it, its train items left out."""
+    example_items: list[tuple[int, float]]
+    slices: dict[str, dict[str, dict[str, float]]]
+    """Of the test split: {slice: {group: {"num_users": …, "recall@20": …}}}."""
+
+
+class Loop:
+    """Epochs of steps, validation, early stopping, checkpoints; then the test of the best epoch.
+
+    Args:
+        config: the run.
+        parts: what `build_parts` made for this rank.
+        context: the worker.
+        run_folder: where checkpoints and per-user results go; shared by all ranks.
+    """
+
+    def __init__(self, config: RunConfig, parts: Parts, context: WorkerContext, run_folder: Location) -> None:
+        self.config, self.parts, self.context, self.folder = config, parts, context, run_folder
+        self.timer = PhaseTimer(context.device)
+        self.batch_rows = config.training.batch_size // context.world_size
+        plan = ShardPlan(total_rows=parts.folder.num_rows("train"), world_size=context.world_size)
+        self.steps_per_epoch = -(-plan.rows_per_rank // self.batch_rows)
+        self.rows_per_epoch = plan.total_rows
+        self.rate = learning_rate_factor(config.training.optimizer, config.training.epochs * self.steps_per_epoch)
+        self.store = CheckpointStore(run_folder.child("checkpoints"), warn=self._warn)
+        self.step = self._make_step()
+        self.valid = self._evaluation("valid", mask="train", detail=False)
+        self.test = self._evaluation("test", mask=config.evaluation.mask, detail=True)
+        self.state = RunState(
+            epoch=0, global_step=0, best_epoch=0, best_value=None, stale_validations=0, config_hash=config_hash(config)
+        )
+
+    def run(self) -> LoopResult:
+        """Train from where the newest checkpoint stands to the end, then test the best epoch."""
+        self._resume()
+        self.context.emit(
+            Started(
+                first_epoch=self.state.epoch + 1,
+                epochs=self.config.training.epochs,
+                steps_per_epoch=self.steps_per_epoch,
+                interactions_per_epoch=self.rows_per_epoch,
+                facts=self.parts.facts,
+            )
+        )
+        while self.state.epoch < self.config.training.epochs and not self._out_of_patience():
+            self._epoch(self.state.epoch + 1)
+        return self._finish()
+
+    def _epoch(self, epoch: int) -> None:
+        metrics = self._train(epoch)
+        improved = False
+        validates = epoch % self.config.evaluation.every == 0 or epoch == self.config.training.epochs
+        if validates:
+            metrics |= self._validate(epoch)
+            improved = self._keep_score(epoch, metrics)
+        self.state = replace(self.state, epoch=epoch, global_step=epoch * self.steps_per_epoch)
+        last = epoch == self.config.training.epochs or self._out_of_patience()
+        if improved or last or epoch % self.config.training.checkpoint_every == 0:
+            with self.timer.phase("checkpoint"):
+                self._save()
+        seconds = self.timer.take()
+        metrics |= {f"seconds/{phase}": value for phase, value in seconds.items()}
+        metrics |= peak_memory_mb(self.context.device)
+        self.context.emit(EpochEnd(epoch=epoch, metrics=metrics, best=improved))
+
+    def _train(self, epoch: int) -> dict[str, float]:
+        """All steps of an epoch; mean losses and the rate."""
+        start = reported = time.perf_counter()
+        losses = torch.zeros(len(LOSS_TERMS), dtype=torch.float64)
+        weights = torch.zeros(len(LOSS_TERMS), dtype=torch.float64)
+        input_nodes = 0
+        for step, rows in enumerate(self._timed_batches(epoch)):
+            at = Position(epoch=epoch, step=step, global_step=(epoch - 1) * self.steps_per_epoch + step)
+            set_learning_rate(self.parts.optimizers, self._learning_rate(at.global_step))
+            result = self.step.run(rows, at)
+            losses += result.losses.double().cpu()
+            weights += result.weights.double().cpu()
+            input_nodes += result.input_nodes
+            now = time.perf_counter()
+            if now - reported > SECONDS_BETWEEN_PROGRESS:
+                reported = now
+                self._progress("train", epoch, (step + 1) * self.config.training.batch_size, start)
+        seconds = time.perf_counter() - start
+        means = losses / weights.clamp(min=1e-12)
+        return {
+            "train/loss": float(means.sum()),
+            **{f"train/{name}_term": float(value) for name, value in zip(LOSS_TERMS, means, strict=True)},
+            "train/interactions_per_second": self.rows_per_epoch / seconds,
+            "train/input_nodes_per_step": input_nodes / self.steps_per_epoch,
+            "train/learning_rate": self._learning_rate(epoch * self.steps_per_epoch - 1),
+            "train/seconds": seconds,
+        }
+
+    def _timed_batches(self, epoch: int) -> Iterator[Rows]:
+        batches = self.parts.delivery.batches(epoch, self.batch_rows, self.steps_per_epoch)
+        for _ in range(self.steps_per_epoch):
+            with self.timer.phase("data"):
+                rows = next(batches)
+            yield rows
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        with self.timer.phase("evaluation"):
+            if self.valid is not None:
+                metrics |= self._evaluate(self.valid, "valid", epoch)
+            if self.config.evaluation.watch_test and self.test is not None:
+                metrics |= self._evaluate(self.test, "test", epoch)
+        return metrics
+
+    def _evaluate(self, evaluation: SplitEvaluation, split: str, epoch: int) -> dict[str, float]:
+        start = time.perf_counter()
+        result = evaluation.run(make_ranker(self.parts), self.context, self._reporter(split, epoch, start))
+        return {f"{split}/{name}": value for name, value in result.metrics.items()}
+
+    def _keep_score(self, epoch: int, metrics: dict[str, float]) -> bool:
+        """Update best and patience; without a monitored metric the newest epoch is the best."""
+        monitor = self.config.evaluation.monitor
+        if monitor is None:
+            self.state = replace(self.state, best_epoch=epoch, best_value=None, stale_validations=0)
+            return False
+        value = metrics[f"valid/{monitor}"]
+        best = self.state.best_value
+        if best is None or sign_of(monitor) * value > sign_of(monitor) * best:
+            self.state = replace(self.state, best_epoch=epoch, best_value=value, stale_validations=0)
+            return True
+        self.state = replace(self.state, stale_validations=self.state.stale_validations + 1)
+        return False
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.evaluation.patience
+        return patience is not None and self.state.stale_validations >= patience
+
+    def _finish(self) -> LoopResult:
+        if self.state.best_epoch != self.state.epoch:
+            self._restore(self.state.best_epoch)
+        metrics: dict[str, float] = {}
+        slices: dict[str, dict[str, dict[str, float]]] = {}
+        for split, evaluation in (("valid", self.valid), ("test", self.test)):
+            if evaluation is None:
+                continue
+            start = time.perf_counter()
+            done = evaluation.run(
+                make_ranker(self.parts), self.context, self._reporter(split, self.state.best_epoch, start)
+            )
+            metrics |= {f"{split}/{name}": value for name, value in done.metrics.items()}
+            if split == "test":
+                slices = done.result.slices
+                done.write_per_user(self.folder.child(f"per_user/test/part-{self.context.rank:05d}.parquet"))
+        example_user, example_items = self._example()
+        self.context.barrier()
+        self.context.emit(Finished(best_epoch=self.state.best_epoch, epochs_run=self.state.epoch, metrics=metrics))
+        return LoopResult(
+            best_epoch=self.state.best_epoch,
+            epochs_run=self.state.epoch,
+            metrics=metrics,
+            example_user=example_user,
+            example_items=example_items,
+            slices=slices,
+        )
+
+    def _example(self) -> tuple[int, list[tuple[int, float]]]:
+        """Recommendations for the most active user, so that a person can look at some."""
+        user = int(np.diff(self.parts.interactions.indptr[: self.parts.num_users + 1]).argmax())
+        mask = pairs_of(self.parts.folder, ["train"])
+        best = rank(make_ranker(self.parts), np.array([user]), mask=mask, k_max=EXAMPLE_ITEMS)
+        pairs = zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True)
+        return user, [(item, score) for item, score in pairs if item >= 0]
+
+    def _tensors(self) -> dict[str, Tensor]:
+        assert isinstance(self.parts.model, nn.Module)
+        tables = {name: table.weight for name, table in self.parts.tables.items()}
+        return (
+            prefixed("table", tables)
+            | prefixed("model", self.parts.model.state_dict())
+            | prefixed("optimizer", optimizer_tensors(self.parts.optimizers))
+        )
+
+    def _save(self) -> None:
+        """Rank 0 writes, for all ranks hold the same; the others wait, so that no rank runs ahead of a checkpoint."""
+        if self.context.rank == 0:
+            self.store.save(self._tensors(), self.state)
+        self.context.barrier()
+
+    def _resume(self) -> None:
+        loaded = self.store.load_newest()
+        if loaded is None:
+            return
+        tensors, state = loaded
+        if state.config_hash != self.state.config_hash:
+            raise CheckpointError(f"{self.store.folder.uri}: written by another configuration; choose another run name")
+        self.state = state
+        self._put(tensors, optimizers=True)
+        self.context.emit(Note(message=f"continuing after epoch {state.epoch} from {self.store.folder.uri}"))
+
+    def _restore(self, epoch: int) -> None:
+        tensors, _ = self.store.load(epoch)
+        self._put(tensors, optimizers=False)
+
+    def _put(self, tensors: dict[str, Tensor], *, optimizers: bool) -> None:
+        assert isinstance(self.parts.model, nn.Module)
+        with torch.no_grad():
+            for name, values in with_prefix("table", tensors).items():
+                self.parts.tables[name].weight.copy_(values)
+        self.parts.model.load_state_dict(with_prefix("model", tensors))
+        if optimizers:
+            restore_optimizers(self.parts.optimizers, with_prefix("optimizer", tensors))
+
+    def _make_step(self) -> TrainStep:
+        parts, config = self.parts, self.config
+        return TrainStep(
+            model=parts.model,
+            tables=parts.tables,
+            objective=parts.objective,
+            regulariser=config.objective.regulariser,
+            source=parts.source,
+            chains=parts.chains,
+            negatives=parts.negatives,
+            per_positive=config.objective.negatives.per_positive,
+            exclude_from=parts.interactions if config.training.propagation.exclude_targets else None,
+            num_users=parts.num_users,
+            optimizers=parts.optimizers,
+            gradient_clip=config.training.optimizer.gradient_clip,
+            seed=config.seed,
+            context=self.context,
+            timer=self.timer,
+        )
+
+    def _evaluation(self, split: Split, *, mask: str, detail: bool) -> SplitEvaluation | None:
+        if self.parts.folder.num_rows(split) == 0:
+            return None
+        return SplitEvaluation(
+            self.parts.folder,
+            self.parts.interactions,
+            self.config.evaluation,
+            split,
+            mask=mask,
+            rating=self.parts.objective.needs_rating,
+            detail=detail,
+        )
+
+    def _learning_rate(self, global_step: int) -> float:
+        return self.config.training.optimizer.learning_rate * self.rate(global_step)
+
+    def _progress(self, stage: str, epoch: int, done: int, start: float, *, total: int | None = None) -> None:
+        total = self.rows_per_epoch if total is None else total
+        done = min(done, total)
+        seconds = max(time.perf_counter() - start, 1e-9)
+        self.context.emit(Progress(stage=stage, epoch=epoch, done=done, total=total, rate=done / seconds))
+
+    def _reporter(self, split: str, epoch: int, start: float) -> Callable[[int, int], None]:
+        return lambda done, total: self._progress(split, epoch, done, start, total=total)
+
+    def _warn(self, message: str) -> None:
+        self.context.emit(Note(message=message, level="warning"))

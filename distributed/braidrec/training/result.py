@@ -1,0 +1,50 @@
+"""What a training returns, typed."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+class RunError(RuntimeError):
+    """A run that ended without a result. The message is its reason, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """What the model recommends to one user, in the data set's own ids: (item id, score), best first."""
+
+    user_id: str
+    items: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        name: the run's name; `--resume`, evaluate and recommend take it.
+        folder: where everything of the run is.
+        checkpoint: the best epoch's checkpoint.
+        best_epoch, epochs_run: from 1.
+        metrics: "valid/recall@20", "test/recall@20", … of the best epoch.
+        slices: of the test split, by group of users or items.
+        seconds: by phase, of all epochs that this process saw.
+        example: recommendations for the most active user.
+        mlflow_run_id: None if tracking was off or its server never answered.
+        tracking_uri: None if tracking was off.
+    """
+
+    name: str
+    folder: str
+    checkpoint: str
+    best_epoch: int
+    epochs_run: int
+    metrics: dict[str, float]
+    slices: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    example: Example | None = None
+    mlflow_run_id: str | None = None
+    tracking_uri: str | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """As dicts, lists and scalars, for JSON."""
+        return asdict(self)

@@ -1,0 +1,104 @@
+"""The run's side of MLflow: what a training logs beside its events, and nothing at all if tracking is off."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from braidrec.config.load import ConfigError, to_yaml
+from braidrec.config.run import RunConfig
+from braidrec.data.folder import DatasetFolder
+from braidrec.tracking.messages import Status
+from braidrec.training.events import Listener
+from braidrec.training.result import TrainResult
+from braidrec.training.run_folder import RunFolder
+
+RUN_FILE = "mlflow.json"
+
+
+class Tracked:
+    """The MLflow run of a training, owned by the driver.
+
+    Args:
+        config: the run, with absolute places.
+        run_folder: remembers MLflow's run id, so that a resumed run continues it.
+        inform: receives sentences for a person.
+    Raises:
+        ConfigError: remote storage without a tracking URI.
+    """
+
+    def __init__(self, config: RunConfig, run_folder: RunFolder, inform: Callable[[str], None]) -> None:
+        self._config, self._folder = config, run_folder
+        self.uri: str | None = None
+        self._run = None
+        if not config.tracking.enabled:
+            return
+        from braidrec.tracking.run import MlflowRun
+        from braidrec.tracking.store import default_tracking_uri
+
+        known = run_folder.read_json(RUN_FILE) or {}
+        try:
+            self.uri = config.tracking.uri or default_tracking_uri(config.storage)
+            self._run = MlflowRun(
+                uri=self.uri,
+                experiment=config.tracking.experiment,
+                run_name=run_folder.name,
+                outbox_path=_local_folder(run_folder) / "mlflow_outbox.jsonl",
+                run_key=run_folder.uri,
+                existing_run_id=known.get("run_id") if known.get("uri") == self.uri else None,
+                tags=config.tracking.tags,
+                system_metrics=config.tracking.system_metrics,
+                flush_seconds=config.tracking.flush_seconds,
+                inform=inform,
+                on_run_id=self._remember,
+            )
+        except ValueError as error:
+            raise ConfigError(f"tracking.uri: {error}") from None
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return () if self._run is None else (self._run,)
+
+    @property
+    def run_id(self) -> str | None:
+        return None if self._run is None else self._run.run_id
+
+    def start(self, dataset: DatasetFolder, previous: list[tuple[int, Mapping[str, float]]]) -> None:
+        """Begin the run; `previous` are the epochs before a resume."""
+        if self._run is None:
+            return
+        from braidrec.tracking.run import DatasetLineage
+
+        self._run.start(
+            config=self._config.to_plain(),
+            config_yaml=to_yaml(self._config),
+            dataset=DatasetLineage(name=dataset.location.name, path=dataset.path, digest=dataset.digest),
+            previous=previous,
+        )
+
+    def log_results(self, result: TrainResult) -> None:
+        """Curves, per-user results, the result itself and the best checkpoint."""
+        if self._run is None:
+            return
+        self._run.log_plots(_local_folder(self._folder))
+        for name, folder in (("result.json", ""), ("metrics.jsonl", ""), ("per_user", "per_user")):
+            location = self._folder.location.child(name)
+            if location.is_file() or location.is_folder():
+                self._run.log_artifact(location.uri, folder)
+        self._run.log_artifact(result.checkpoint, "checkpoint")
+        self._run.log_tags({"braidrec.run_folder": self._folder.uri})
+
+    def finish(self, status: Status, reason: str | None = None, flush_seconds: float | None = None) -> None:
+        """End the MLflow run. Bounded: a server that is away costs `tracking.flush_seconds` at most."""
+        if self._run is not None:
+            self._run.finish(status, reason, flush_seconds)
+
+    def _remember(self, run_id: str) -> None:
+        self._folder.write_json(RUN_FILE, {"run_id": run_id, "uri": self.uri})
+
+
+def _local_folder(run_folder: RunFolder) -> Path:
+    """A place on this machine for files on their way to MLflow."""
+    if run_folder.location.is_local:
+        return Path(run_folder.location.path)
+    folder = Path.home() / ".cache" / "braidrec" / "outbox" / run_folder.name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

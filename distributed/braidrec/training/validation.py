@@ -1,0 +1,117 @@
+"""Evaluation of a split by all ranks together: each ranks its share of the users, the sums are added."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import nn
+
+from braidrec.config.run import EvaluationConfig
+from braidrec.data.description import Split
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.pairs import pairs_of
+from braidrec.data.storage import Location
+from braidrec.evaluation.evaluator import Evaluator
+from braidrec.evaluation.metrics import higher_is_better
+from braidrec.evaluation.ranker import Ranker
+from braidrec.evaluation.scoring import exact_vectors, vector_ranker
+from braidrec.evaluation.slices import Slice, item_popularity, item_warmth, user_activity
+from braidrec.evaluation.state import EvaluationResult, EvaluationState
+from braidrec.graph.relation import Relation
+from braidrec.training.build import Parts
+from braidrec.training.context import Collectives
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitResult:
+    """What all ranks know of the whole split, and the rank's own users' values."""
+
+    result: EvaluationResult
+    own_users: pa.Table | None
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """ "recall@20": …; undefined metrics are left out."""
+        return {name: value for name, value in self.result.metrics.items() if not np.isnan(value)}
+
+    def write_per_user(self, target: Location) -> None:
+        """Write the rank's users as Parquet."""
+        assert self.own_users is not None, "made with detail=True"
+        buffer = pa.BufferOutputStream()
+        pq.write_table(self.own_users, buffer)
+        target.write_bytes(buffer.getvalue())
+
+
+class SplitEvaluation:
+    """Full ranking of one split.
+
+    Args:
+        folder: the data set.
+        interactions: its train graph, for degrees.
+        config: cut-offs, AUC, tile size, slices.
+        split: "valid" or "test".
+        mask: "train" or "train+valid": items taken out of the candidates.
+        rating: also RMSE and MAE.
+        detail: also slices and per-user values.
+    """
+
+    def __init__(
+        self,
+        folder: DatasetFolder,
+        interactions: Relation,
+        config: EvaluationConfig,
+        split: Split,
+        *,
+        mask: str,
+        rating: bool,
+        detail: bool,
+    ) -> None:
+        degree = np.diff(interactions.indptr)
+        users, items = degree[: folder.num_users], degree[folder.num_users :]
+        slices: list[Slice] = []
+        if detail and config.slices:
+            slices = [user_activity(users), item_popularity(items), item_warmth(items)]
+        self._detail = detail
+        self._evaluator = Evaluator(
+            held_out=pairs_of(folder, [split], with_ratings=rating),
+            mask=pairs_of(folder, ["train", "valid"] if mask == "train+valid" else ["train"]),
+            train_item_degree=items,
+            train_user_degree=users,
+            at=config.at,
+            auc=config.auc,
+            rating=rating,
+            slices=slices,
+            per_user=detail,
+            tile_mb=config.tile_mb,
+        )
+
+    def run(self, ranker: Ranker, context: Collectives, progress: Callable[[int, int], None]) -> SplitResult:
+        """Rank this rank's users and add up over all ranks. `progress(users done, users in all)` of the whole split."""
+        shard = self._evaluator.users[context.rank :: context.world_size]
+        total = len(self._evaluator.users)
+        state = self._evaluator.run(
+            ranker, shard, lambda done, _: progress(min(done * context.world_size, total), total)
+        )
+        sums = context.all_reduce(torch.from_numpy(state.to_arrays()["sums"]).to(context.device)).cpu().numpy()
+        whole: EvaluationState = state.from_arrays({"sums": sums, "rows": state.rows})
+        return SplitResult(
+            result=self._evaluator.result(whole), own_users=self._evaluator.per_user(whole) if self._detail else None
+        )
+
+
+def make_ranker(parts: Parts) -> Ranker:
+    """Final vectors of the model as it stands."""
+    assert isinstance(parts.model, nn.Module)
+    parts.model.eval()
+    tables = {name: table.all_rows() for name, table in parts.tables.items()}
+    vectors = exact_vectors(parts.model, tables, parts.whole_graph, parts.chains, parts.num_users)
+    parts.model.train()
+    return vector_ranker(vectors, parts.num_users, parts.objective.score_offset)
+
+
+def sign_of(monitor: str) -> int:
+    """1 for a metric that should be high, −1 for one that should be low."""
+    return 1 if higher_is_better(monitor) else -1
