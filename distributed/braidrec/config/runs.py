@@ -1,0 +1,51 @@
+"""What is asked of a finished run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from braidrec.config.base import Strict
+from braidrec.config.run import Positive
+
+
+class RunReference(Strict):
+    """Which run."""
+
+    run: str = Field(description="Name of a finished run, or the path or URI of its folder.")
+    storage: str = Field(default="runs", description="Folder or URI that holds the runs.")
+    data_path: str | None = Field(
+        default=None, description="Where the data set is now; null: where it was in training."
+    )
+
+
+class EvaluateConfig(RunReference):
+    """Full ranking of one split by a finished run."""
+
+    split: Literal["valid", "test"] = "test"
+    mask: Literal["train", "train+valid"] = Field(
+        default="train", description="Items of which splits are taken out of the candidates."
+    )
+    at: tuple[Positive, ...] = Field(default=(10, 20), description="Cut-offs k.")
+    auc: bool = Field(default=False, description="Also the exact AUC per user (slower).")
+    slices: bool = Field(default=True, description="Also by user activity, item popularity, cold and warm items.")
+    tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
+    output: str | None = Field(
+        default=None, description="Folder for metrics.json and per_user.parquet; null: in the run's folder."
+    )
+
+
+class RecommendConfig(RunReference):
+    """Top-k lists and vectors of a finished run, in the data set's own string ids."""
+
+    k: Positive = Field(default=20, description="Items per user.")
+    users: tuple[str, ...] | None = Field(default=None, description="User ids; null: all users.")
+    users_file: str | None = Field(default=None, description="Text file with one user id a line, instead of `users`.")
+    exclude: Literal["none", "train", "train+valid", "all"] = Field(
+        default="all", description="Interactions of which splits a user is not shown again."
+    )
+    candidates_file: str | None = Field(
+        default=None, description="Text file with one item id a line: only these are recommended."
+    )
+    vectors: bool = Field(default=False, description="Also write user_vectors.parquet and item_vectors.parquet.")
+    tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
+    output: str | None = Field(default=None, description="Folder for the files; null: in the run's folder.")

@@ -1,0 +1,53 @@
+"""What the jobs print at their end."""
+
+from rich.console import Console
+
+from braidrec.display.summary import print_recommendations, print_summary
+from braidrec.runs.evaluate import EvaluateResult
+from braidrec.training.result import TrainResult
+
+
+def print_train_result(result: TrainResult) -> None:
+    """Metrics, phases, places; then what the model recommends to one user, and what to do next."""
+    print_summary(
+        run_name=result.name,
+        best_epoch=result.best_epoch,
+        epochs_run=result.epochs_run,
+        metrics=result.metrics,
+        seconds=result.seconds,
+        places={
+            "run folder": result.folder,
+            "checkpoint": result.checkpoint,
+            "per-user results": f"{result.folder}/per_user/test",
+        },
+        tracking_uri=result.tracking_uri,
+    )
+    if result.example is not None:
+        print_recommendations(result.example.user_id, result.example.items)
+    print(f"recommend to all users:  python jobs/recommend.py --set run={result.folder}", flush=True)
+
+
+def print_evaluate_result(result: EvaluateResult, console: Console | None = None) -> None:
+    """Metrics of the split and of its slices."""
+    from rich.table import Table
+
+    console = console or Console()
+    table = Table(
+        title=f"{result.split}, {result.mask} masked, {result.result.num_users:,} users", title_justify="left"
+    )
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in result.result.metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    for name, groups in result.result.slices.items():
+        columns = [key for key in next(iter(groups.values())) if key.startswith(("recall", "num_users"))]
+        table = Table(title=name, title_justify="left")
+        table.add_column("group")
+        for column in columns:
+            table.add_column(column, justify="right")
+        for group, values in groups.items():
+            cells = [values.get(column) for column in columns]
+            table.add_row(group, *("–" if cell is None else f"{cell:.4g}" for cell in cells))
+        console.print(table)
+    console.print(f"metrics  {result.metrics_file}\nper user {result.per_user_file}", soft_wrap=True, highlight=False)

@@ -1,0 +1,83 @@
+"""`braidrec.evaluate`: a finished run on any split."""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from braidrec.config.load import ConfigError
+from braidrec.config.run import EvaluationConfig
+from braidrec.config.runs import EvaluateConfig
+from braidrec.data.storage import Location
+from braidrec.evaluation.state import EvaluationResult
+from braidrec.runs.finished import open_run
+from braidrec.training.context import SingleProcess
+from braidrec.training.validation import SplitEvaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateResult:
+    """Metrics of a run on a split, and where the values of every user are."""
+
+    run: str
+    split: str
+    mask: str
+    result: EvaluationResult
+    metrics_file: str
+    per_user_file: str
+
+
+def evaluate(
+    run: str, *, progress: Callable[[int, int], None] = lambda done, total: None, **options: object
+) -> EvaluateResult:
+    """Rank all items for every user of a split.
+
+    Args:
+        run: name of a finished run in `storage`, or its folder.
+        progress: called with (users done, users in all).
+        options: the keys of `EvaluateConfig`: storage, split, mask, at, auc, slices, output, …
+    Raises:
+        ConfigError, DatasetError, CheckpointError: naming what is wrong and the mend.
+    """
+    return evaluate_config(EvaluateConfig.model_validate({"run": run, **options}), progress)
+
+
+def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]) -> EvaluateResult:
+    """The same from a validated configuration, as jobs/evaluate.py calls it."""
+    run = open_run(config.run, config.storage, config.data_path)
+    if run.data.num_rows(config.split) == 0:
+        raise ConfigError(f"split: the data set {run.data.path} has no {config.split} interactions")
+    settings = EvaluationConfig(at=config.at, auc=config.auc, slices=config.slices, tile_mb=config.tile_mb)
+    evaluation = SplitEvaluation(
+        run.data,
+        run.interactions,
+        settings,
+        config.split,
+        mask=config.mask,
+        rating=run.predicts_ratings,
+        detail=True,
+    )
+    done = evaluation.run(run.ranker, SingleProcess(), progress)
+    folder = Location.of(config.output) if config.output else run.folder.location.child("evaluations")
+    name = f"{config.split}-mask-{config.mask.replace('+', '-')}"
+    per_user, metrics = folder.child(f"{name}-per-user.parquet"), folder.child(f"{name}.json")
+    done.write_per_user(per_user)
+    result = EvaluateResult(
+        run=run.folder.uri,
+        split=config.split,
+        mask=config.mask,
+        result=done.result,
+        metrics_file=metrics.uri,
+        per_user_file=per_user.uri,
+    )
+    metrics.write_bytes(_json(result))
+    return result
+
+
+def _json(result: EvaluateResult) -> bytes:
+    def clean(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: clean(inner) for key, inner in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(clean(asdict(result)), indent=1).encode()

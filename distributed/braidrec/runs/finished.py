@@ -1,0 +1,101 @@
+"""A finished run, read back: its configuration, its data, the final vectors of its best epoch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from braidrec.config.load import ConfigError
+from braidrec.config.run import RatingMSEConfig, RunConfig
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.storage import Location
+from braidrec.evaluation.ranker import VectorRanker
+from braidrec.evaluation.scoring import exact_vectors, vector_ranker
+from braidrec.graph.kernels import choose_kernel
+from braidrec.graph.neighbourhood import FullGraph, hop_specs
+from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.training.build import build_model, build_objective, cache_folder, load_interactions
+from braidrec.training.checkpoint import CheckpointStore, with_prefix
+from braidrec.training.context import SingleProcess
+from braidrec.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """A run with a result.
+
+    Attributes:
+        folder: the run's folder.
+        config: as it was trained, with `data.path` replaced if the data has moved.
+        data: the data set.
+        interactions: its train graph.
+        ranker: scores of the best epoch, exact over the whole graph.
+        best_epoch: which one that is.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    data: DatasetFolder
+    interactions: Relation
+    ranker: VectorRanker
+    best_epoch: int
+
+    @property
+    def predicts_ratings(self) -> bool:
+        return isinstance(self.config.objective.loss, RatingMSEConfig)
+
+
+def open_run(run: str, storage: str = "runs", data_path: str | None = None) -> FinishedRun:
+    """Load a finished run.
+
+    Args:
+        run: its name within `storage`, or the path or URI of its folder.
+        storage: where runs are.
+        data_path: where the data set is now, if it has moved.
+    Raises:
+        ConfigError: no such run, one without a result, or other data than it was trained on.
+        CheckpointError: the checkpoint of its best epoch is damaged.
+    """
+    folder = _find(run, storage)
+    result: dict[str, Any] | None = folder.read_json("result.json")
+    if result is None:
+        raise ConfigError(
+            f"run {folder.name!r} in {folder.uri} has no result yet: finish it with --resume {folder.name}"
+        )
+    config = folder.config()
+    data = DatasetFolder.open(data_path or config.data.path)
+    folder.check_same_data(data.digest)
+    context = SingleProcess()
+    interactions = load_interactions(data, context, cache_folder(config))
+    store = CheckpointStore(folder.checkpoints, warn=lambda message: None)
+    tensors, _ = store.load(result["best_epoch"])
+    vectors = _vectors(config, tensors, interactions, data.num_users)
+    return FinishedRun(
+        folder=folder,
+        config=config,
+        data=data,
+        interactions=interactions,
+        ranker=vector_ranker(vectors, data.num_users, build_objective(config, data).score_offset),
+        best_epoch=result["best_epoch"],
+    )
+
+
+def _find(run: str, storage: str) -> RunFolder:
+    as_path = RunFolder(Location.of(run))
+    if as_path.location.child("config.yaml").is_file():
+        return as_path
+    return RunFolder.existing(storage, run)
+
+
+def _vectors(
+    config: RunConfig, tensors: dict[str, torch.Tensor], interactions: Relation, num_users: int
+) -> torch.Tensor:
+    model = build_model(config.model)
+    assert isinstance(model, nn.Module)
+    model.load_state_dict(with_prefix("model", tensors))
+    model.eval()
+    device = torch.device("cpu")
+    graph = FullGraph({INTERACTIONS: interactions}, device=device, kernel=choose_kernel(device))
+    chains = {name: hop_specs(chain, (-1,)) for name, chain in model.branches().items()}
+    return exact_vectors(model, with_prefix("table", tensors), graph, chains, num_users)

@@ -1,0 +1,171 @@
+"""`braidrec.recommend`: top-k lists and vectors of a finished run, as Parquet in the data set's own ids."""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from braidrec.config.load import ConfigError
+from braidrec.config.runs import RecommendConfig
+from braidrec.data.description import Split
+from braidrec.data.pairs import pairs_of
+from braidrec.data.storage import Location
+from braidrec.evaluation.full_ranking import Ranking, rank_tiles
+from braidrec.runs.finished import FinishedRun, open_run
+
+_SPLITS: dict[str, list[Split]] = {
+    "none": [],
+    "train": ["train"],
+    "train+valid": ["train", "valid"],
+    "all": ["train", "valid", "test"],
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendResult:
+    """Where the files are."""
+
+    recommendations: str
+    num_users: int
+    num_rows: int
+    user_vectors: str | None = None
+    item_vectors: str | None = None
+
+
+def recommend(
+    run: str, *, progress: Callable[[int, int], None] = lambda done, total: None, **options: object
+) -> RecommendResult:
+    """The best items for users.
+
+    Writes `recommendations.parquet`: user_id, rank (from 1), item_id, score; a user with fewer candidates than k gets
+    fewer rows.
+
+    Args:
+        run: name of a finished run in `storage`, or its folder.
+        progress: called with (users done, users in all).
+        options: the keys of `RecommendConfig`: k, users, exclude, candidates_file, vectors, output, …
+    Raises:
+        ConfigError: an unknown user or item id, or a file that is not there.
+    """
+    return recommend_config(RecommendConfig.model_validate({"run": run, **options}), progress)
+
+
+def recommend_config(config: RecommendConfig, progress: Callable[[int, int], None]) -> RecommendResult:
+    """The same from a validated configuration, as jobs/recommend.py calls it."""
+    run = open_run(config.run, config.storage, config.data_path)
+    user_ids, item_ids = run.data.user_ids(), run.data.item_ids()
+    users = _wanted_users(config, user_ids)
+    candidates = None
+    if config.candidates_file is not None:
+        candidates = _indices(_lines(config.candidates_file), item_ids, f"candidates_file {config.candidates_file}")
+    folder = Location.of(config.output) if config.output else run.folder.location.child("recommendations")
+    target = folder.child("recommendations.parquet")
+    mask = pairs_of(run.data, _SPLITS[config.exclude])
+    tiles = rank_tiles(
+        run.ranker,
+        users,
+        mask=mask,
+        k_max=config.k,
+        candidates=candidates,
+        tile_mb=config.tile_mb,
+        progress=progress,
+    )
+    num_rows = _write_lists(target, tiles, user_ids, item_ids)
+    vectors = _write_vectors(folder, run, user_ids, item_ids) if config.vectors else (None, None)
+    return RecommendResult(
+        recommendations=target.uri,
+        num_users=len(users),
+        num_rows=num_rows,
+        user_vectors=vectors[0],
+        item_vectors=vectors[1],
+    )
+
+
+def _write_lists(target: Location, tiles: Any, user_ids: Any, item_ids: Any) -> int:
+    """Tile by tile, so that no more than a tile's lists are held."""
+    schema = pa.schema(
+        {"user_id": pa.string(), "rank": pa.int32(), "item_id": pa.string(), "score": pa.float32()}.items()
+    )
+    target.filesystem.create_dir(target.path.rpartition("/")[0], recursive=True)
+    rows = 0
+    with target.filesystem.open_output_stream(target.path) as stream, pq.ParquetWriter(stream, schema) as writer:
+        for tile in tiles:
+            table = _as_table(tile, user_ids, item_ids, schema)
+            writer.write_table(table)
+            rows += table.num_rows
+    return rows
+
+
+def _as_table(tile: Ranking, user_ids: Any, item_ids: Any, schema: pa.Schema) -> pa.Table:
+    row, place = np.nonzero(tile.items >= 0)
+    return pa.table(
+        {
+            "user_id": user_ids.take(pa.array(tile.users[row])),
+            "rank": pa.array((place + 1).astype(np.int32)),
+            "item_id": item_ids.take(pa.array(tile.items[row, place])),
+            "score": pa.array(tile.scores[row, place]),
+        },
+        schema=schema,
+    )
+
+
+def _write_vectors(folder: Location, run: FinishedRun, user_ids: Any, item_ids: Any) -> tuple[str, str]:
+    """The score of a user and an item is the inner product of their vectors, plus `offset` of the file's metadata."""
+    ranker = run.ranker
+    matrices = {
+        "user": (user_ids, ranker.user_vectors(torch.arange(ranker.num_users)).numpy()),
+        "item": (item_ids, ranker.item_vectors().numpy()),
+    }
+    uris = []
+    for side, (ids, matrix) in matrices.items():
+        column = pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+        table = pa.table({f"{side}_id": ids, "vector": column})
+        table = table.replace_schema_metadata({"offset": repr(ranker.offset), "run": run.folder.uri})
+        target = folder.child(f"{side}_vectors.parquet")
+        with target.filesystem.open_output_stream(target.path) as stream:
+            pq.write_table(table, stream)
+        uris.append(target.uri)
+    return uris[0], uris[1]
+
+
+def _wanted_users(config: RecommendConfig, user_ids: Any) -> NDArray[np.int64]:
+    if config.users is not None and config.users_file is not None:
+        raise ConfigError("users and users_file: give one of them")
+    if config.users_file is not None:
+        return _indices(_lines(config.users_file), user_ids, f"users_file {config.users_file}")
+    if config.users is not None:
+        return _indices(list(config.users), user_ids, "users")
+    return np.arange(len(user_ids))
+
+
+def _indices(wanted: list[str], ids: Any, where: str) -> NDArray[np.int64]:
+    """Positions of the ids, each once, in the order given."""
+    positions = pc.index_in(pa.array(wanted, pa.string()), value_set=ids)
+    if positions.null_count:
+        missing = [name for name, known in zip(wanted, positions.is_valid().to_pylist(), strict=True) if not known]
+        nearest = difflib.get_close_matches(missing[0], ids.slice(0, 10_000).to_pylist(), n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ConfigError(
+            f"{where}: {missing[0]!r} (and {len(missing) - 1} more) is not an id of this data set, such as "
+            f"{ids[0].as_py()!r}.{hint}"
+        )
+    found = positions.to_numpy(zero_copy_only=False).astype(np.int64)
+    _, first = np.unique(found, return_index=True)
+    in_order: NDArray[np.int64] = found[np.sort(first)]
+    return in_order
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); wanted a UTF-8 text file with one id a line") from None
+    return [line.strip() for line in lines if line.strip()]
