@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from braidrec.graph.hop import Hop, Neighbourhood
-from braidrec.graph.relation import Relation
+from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.graph.sampling import SAMPLERS, Draw
 from braidrec.graph.structure import Structure
 
@@ -113,15 +113,18 @@ class SampledSubgraph:
             chain: hops in the order of propagation; the last one is drawn first.
             seeds: distinct nodes (int64).
             step_seed: everything drawn is a function of it (with a fixed number of threads).
-            exclude: edge ids, per relation of the last draw, that must not be used though they stay counted in the
-                fan-out: the batch's own interactions and their reverse.
+            exclude: edge ids of the relation `interactions` (any order; −1 stands for no edge, as from
+                `Relation.edge_ids`) that must not be used though they stay counted in the fan-out: the batch's own
+                interactions and their reverse. Other relations have other edge ids and lose nothing.
         """
         assert seeds is not None, "sampled propagation needs seed nodes"
         destinations = seeds.cpu()
+        excluded = None if exclude is None else exclude.cpu().sort().values
         hops: list[Hop] = []
         for distance, spec in enumerate(reversed(chain)):
             hop_seed = (step_seed + distance * 0x9E3779B1) % (2**31 - 1)
-            drawn = self.draw(self.relations[spec.relation], destinations, spec.fan_out, hop_seed, exclude)
+            excluded_here = excluded if spec.relation == INTERACTIONS else None
+            drawn = self.draw(self.relations[spec.relation], destinations, spec.fan_out, hop_seed, excluded_here)
             hops.append(self._hop(spec, drawn, destinations))
             destinations = drawn.src_nodes
         return Neighbourhood(

@@ -82,8 +82,8 @@ class Relation:
     def edge_ids(self, sources: NDArray[np.int64], destinations: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids of the edges `sources → destinations`, −1 where there is none."""
         position = bisect_rows(self.indptr, self.indices, destinations, sources)
-        inside = position < self.indptr[destinations + 1]
-        found = np.where(inside, self.indices[np.minimum(position, max(self.num_edges - 1, 0))], -1) == sources
+        found = position < self.indptr[destinations + 1]
+        found[found] = self.indices[position[found]] == sources[found]
         return np.where(found, position, -1)
 
 
