@@ -47,8 +47,9 @@ class Hop:
 
     @property
     def block(self) -> Any:
-        """The step as a DGL block, for DGL's own layers (GraphSAGE, GAT)."""
-        return self.structure.dgl_block
+        """The step as a DGL block, for DGL's own layers (GraphSAGE, GAT). Give them the pair `(h, hop.own(h))`: the
+        destinations are not always the first of the sources. Its edges are in the order of `edges()`."""
+        return self.structure.dgl_block_with_edge_ids
 
     @cached_property
     def src_scale(self) -> Tensor:
@@ -95,7 +96,7 @@ class Hop:
     def _sum(self, h: Tensor, edge_weight: Tensor | None) -> Tensor:
         if edge_weight is None:
             return sum_sources(self.structure, h, self.kernel)
-        return weighted_sum_sources(self.structure, h, edge_weight)
+        return weighted_sum_sources(self.structure, h, edge_weight, self.kernel)
 
     def _factor(self, normalise: Normalisation) -> Tensor | None:
         scale = None if self.scale is None else self.scale.unsqueeze(-1)

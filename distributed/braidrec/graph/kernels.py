@@ -83,16 +83,21 @@ def sum_sources(structure: Structure, h: Tensor, kernel: str) -> Tensor:
     return out
 
 
-def weighted_sum_sources(structure: Structure, h: Tensor, weight: Tensor) -> Tensor:
+def weighted_sum_sources(structure: Structure, h: Tensor, weight: Tensor, kernel: str) -> Tensor:
     """`Σ_{e: u → v} weight[e] · h[u]`, differentiable in `h` and in `weight` (learned relations, edge masks).
 
     Args:
         structure: the edges.
         h: `[num_src, d]`.
-        weight: `[num_edges]`, in the structure's edge order.
+        weight: `[num_edges]`, in the structure's edge order; taken in the number format of `h`.
+        kernel: "dgl" or "torch".
     """
-    if structure.device.type == "cpu" or _dgl_has_cuda():
-        out: Tensor = dgl.ops.u_mul_e_sum(structure.dgl_block, h, weight.unsqueeze(-1))
+    factor = weight.to(h.dtype).unsqueeze(-1)
+    if kernel == "dgl":
+        out: Tensor = dgl.ops.u_mul_e_sum(structure.dgl_block_with_edge_ids, h, factor)
         return out
-    messages = h[structure.indices.long()] * weight.unsqueeze(-1)
-    return h.new_zeros(structure.num_dst, h.shape[1]).index_add(0, structure.destinations, messages)
+    # Half precision is accumulated in fp32, as DGL's kernel does.
+    accumulated = torch.promote_types(h.dtype, torch.float32)
+    messages = h[structure.indices.long()].to(accumulated) * factor.to(accumulated)
+    total = messages.new_zeros(structure.num_dst, h.shape[1]).index_add(0, structure.destinations, messages)
+    return total.to(h.dtype)

@@ -1,5 +1,6 @@
 """The edges of one bipartite step, stored by destination, in the forms that the kernels want."""
 
+import warnings
 from functools import cached_property
 from typing import Any
 
@@ -45,13 +46,8 @@ class Structure:
         """The same edges by source: the structure of the backward pass."""
         if self.symmetric:
             return self
-        if self.device.type == "cpu":
-            indptr, indices = _transpose_on_cpu(self)
-        else:
-            order = torch.sort(self.indices, stable=True)
-            counts = torch.bincount(self.indices, minlength=self.num_src)
-            indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(self.indptr.dtype)
-            indices = self.destinations[order.indices].to(self.indices.dtype)
+        transpose = _transpose_with_scipy if self.device.type == "cpu" else _transpose_with_torch
+        indptr, indices = transpose(self)
         return Structure(indptr, indices, self.num_dst)
 
     @cached_property
@@ -62,20 +58,29 @@ class Structure:
 
     @cached_property
     def dgl_block(self) -> Any:
-        """A DGL block with these edges, made without copying them."""
-        no_ids = torch.empty(0, dtype=self.indices.dtype, device=self.device)
-        return dgl.create_block(
-            ("csc", (self.indptr, self.indices, no_ids)),
-            num_src_nodes=self.num_src,
-            num_dst_nodes=self.num_dst,
-        )
+        """A DGL block with these edges, made without copying them, for kernels that read no edge values."""
+        return self._make_block(self.indices.new_empty(0))
+
+    @cached_property
+    def dgl_block_with_edge_ids(self) -> Any:
+        """The block for kernels that read edge values, in this structure's order. No ids mean 0, 1, 2, … to DGL, but its
+        libxsmm kernels fail without them (seen with DGL 2.1: "Check notnull: edges")."""
+        return self._make_block(torch.arange(self.num_edges, dtype=self.indices.dtype, device=self.device))
 
     @cached_property
     def torch_csr(self) -> Tensor:
         """The 0/1 matrix `[num_dst, num_src]` in torch's CSR layout, fp32."""
         ones = torch.ones(self.num_edges, device=self.device)
-        return torch.sparse_csr_tensor(
-            self.indptr, self.indices, ones, size=(self.num_dst, self.num_src), check_invariants=False
+        with warnings.catch_warnings():
+            # torch calls the layout a beta feature, once a process; the user can do nothing about it.
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
+            return torch.sparse_csr_tensor(
+                self.indptr, self.indices, ones, size=(self.num_dst, self.num_src), check_invariants=False
+            )
+
+    def _make_block(self, edge_ids: Tensor) -> Any:
+        return dgl.create_block(
+            ("csc", (self.indptr, self.indices, edge_ids)), num_src_nodes=self.num_src, num_dst_nodes=self.num_dst
         )
 
     def rows(self, wanted: Tensor) -> tuple["Structure", Tensor]:
@@ -98,7 +103,15 @@ class Structure:
         return Structure(self.indptr.to(device), self.indices.to(device), self.num_src, symmetric=self.symmetric)
 
 
-def _transpose_on_cpu(structure: Structure) -> tuple[Tensor, Tensor]:
+def _transpose_with_torch(structure: Structure) -> tuple[Tensor, Tensor]:
+    """On any device."""
+    order = torch.sort(structure.indices, stable=True).indices
+    counts = torch.bincount(structure.indices, minlength=structure.num_src)
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(structure.indptr.dtype)
+    return indptr, structure.destinations[order].to(structure.indices.dtype)
+
+
+def _transpose_with_scipy(structure: Structure) -> tuple[Tensor, Tensor]:
     """scipy's counting sort is some 200 times faster here than torch's conversion (1.2 ms for 260,000 edges)."""
     indptr, indices = structure.indptr.numpy(), structure.indices.numpy()
     matrix = scipy.sparse.csr_matrix(
