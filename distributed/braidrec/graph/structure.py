@@ -63,8 +63,8 @@ class Structure:
 
     @cached_property
     def dgl_block_with_edge_ids(self) -> Any:
-        """The block for kernels that read edge values, in this structure's order. No ids mean 0, 1, 2, … to DGL, but its
-        libxsmm kernels fail without them (seen with DGL 2.1: "Check notnull: edges")."""
+        """The block for kernels that read edge values, in this structure's order. No ids mean 0, 1, 2, … to DGL, but
+        its libxsmm kernels fail without them (seen with DGL 2.1: "Check notnull: edges")."""
         return self._make_block(torch.arange(self.num_edges, dtype=self.indices.dtype, device=self.device))
 
     @cached_property
