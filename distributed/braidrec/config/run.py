@@ -7,16 +7,17 @@ from pydantic import Field, model_validator
 from braidrec.config.base import Strict
 
 Positive = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class PlantedConfig(Strict):
     """A generated data set with a known answer: users like topics, and the items' modalities reveal them."""
 
-    users: Positive = 600
-    items: Positive = 400
-    interactions: Positive = 12_000
-    seed: Annotated[int, Field(ge=0)] = 0
+    users: Positive = Field(default=600, description="Number of users.")
+    items: Positive = Field(default=400, description="Number of items.")
+    interactions: Positive = Field(default=12_000, description="Number of interactions, over all splits.")
+    seed: Seed = Field(default=0, description="Decides the data set.")
 
 
 class DataConfig(Strict):
@@ -75,7 +76,9 @@ class RatingMSEConfig(Strict):
 class NegativesConfig(Strict):
     """Negative items for pairwise losses; a user's own train items are never drawn."""
 
-    kind: Literal["uniform", "popularity"] = "uniform"
+    kind: Literal["uniform", "popularity"] = Field(
+        default="uniform", description="uniform: every item is as likely; popularity: by its number of interactions."
+    )
     exponent: Share = Field(default=0.75, description="popularity: items are drawn in proportion to degree^exponent.")
     per_positive: Positive = Field(default=1, description="Negatives drawn for each interaction.")
 
@@ -100,7 +103,11 @@ class PropagationConfig(Strict):
         description="Neighbours drawn per node, from the seed nodes outwards; −1 takes all. "
         "The last value is repeated for further hops.",
     )
-    sampler: Literal["neighbour", "labor"] = "neighbour"
+    sampler: Literal["neighbour", "labor"] = Field(
+        default="neighbour",
+        description="neighbour: each node draws for itself; labor: the nodes of a batch share their draws, so that fewer "
+        "neighbours are needed (Balin and Çatalyürek, NeurIPS 2023).",
+    )
     exclude_targets: bool = Field(
         default=False, description="Remove the batch's own interactions from the sampled neighbourhood."
     )
@@ -117,8 +124,8 @@ class PropagationConfig(Strict):
 class OptimizerConfig(Strict):
     """adam is dense and exact; sparse_adam and adagrad touch only the rows of the batch."""
 
-    kind: Literal["adam", "sparse_adam", "adagrad", "sgd"] = "adam"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    kind: Literal["adam", "sparse_adam", "adagrad", "sgd"] = Field(default="adam", description="The algorithm.")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="Its highest value.")
     schedule: Literal["constant", "cosine", "linear"] = Field(
         default="constant", description="Course of the learning rate from the end of the warm-up to the last epoch."
     )
@@ -129,7 +136,7 @@ class OptimizerConfig(Strict):
 class TrainingConfig(Strict):
     """The loop."""
 
-    epochs: Positive = 100
+    epochs: Positive = Field(default=100, description="Most epochs; fewer where validation stops gaining.")
     batch_size: Positive = Field(default=2048, description="Interactions per step over all workers together.")
     order: Literal["permutation", "uniform_users"] = Field(
         default="permutation",
@@ -172,7 +179,9 @@ class WorkersConfig(Strict):
     )
     gpu: bool = Field(default=False, description="Give every worker one GPU.")
     threads: Positive | None = Field(default=None, description="Compute threads per worker; null: its share of CPUs.")
-    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    backend: Literal["auto", "gloo", "nccl"] = Field(
+        default="auto", description="Collectives between workers; auto: nccl on GPUs, gloo otherwise."
+    )
     max_failures: Annotated[int, Field(ge=0)] = Field(
         default=3, description="Worker failures survived before giving up."
     )
@@ -182,11 +191,11 @@ class WorkersConfig(Strict):
 class TrackingConfig(Strict):
     """MLflow."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="Log to MLflow at all.")
     uri: str | None = Field(default=None, description="Tracking URI; null: sqlite in the storage folder.")
-    experiment: str = "braidrec"
-    system_metrics: bool = True
-    tags: dict[str, str] = Field(default_factory=dict)
+    experiment: str = Field(default="braidrec", description="Name of the MLflow experiment.")
+    system_metrics: bool = Field(default=True, description="Also the machine's load: CPU, memory, disk, network, GPU.")
+    tags: dict[str, str] = Field(default_factory=dict, description="Tags of the MLflow run.")
     flush_seconds: Annotated[float, Field(ge=0)] = Field(
         default=60.0, description="How long to go on trying at the end to send what a lost server did not take."
     )
@@ -196,7 +205,7 @@ class RunConfig(Strict):
     """One training run."""
 
     name: str | None = Field(default=None, description="Run name; null: made up and unique.")
-    seed: Annotated[int, Field(ge=0)] = 42
+    seed: Seed = Field(default=42, description="Decides initial values, batches, negatives and samples.")
     storage: str = Field(default="runs", description="Folder or URI under which every run gets its own folder.")
     cache: str | None = Field(
         default=None, description="Folder for graphs shared between workers; null: in the home cache."
