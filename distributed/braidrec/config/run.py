@@ -105,7 +105,7 @@ class PropagationConfig(Strict):
     )
     sampler: Literal["neighbour", "labor"] = Field(
         default="neighbour",
-        description="neighbour: each node draws for itself; labor: the nodes of a batch share their draws, so that fewer "
+        description="neighbour: each node draws for itself; labor: a batch shares its draws, so that fewer "
         "neighbours are needed (Balin and Çatalyürek, NeurIPS 2023).",
     )
     exclude_targets: bool = Field(
