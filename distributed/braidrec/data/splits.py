@@ -4,8 +4,6 @@ Every function takes arrays with one entry a row and returns int8 labels TRAIN, 
 be present, in any order: the labels depend on the rows and the seed only, never on how the rows are laid out.
 """
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -67,17 +65,16 @@ def held_out_one(sizes: Ids) -> tuple[Ids, Ids]:
     return (sizes >= 3).astype(np.int32), (sizes >= 2).astype(np.int32)
 
 
-def order_by_key(users: Ids, keys: npt.NDArray[np.uint64], *ties: npt.NDArray[Any]) -> npt.NDArray[np.intp]:
-    """Rows by user, then by a pseudo-random key, then by `ties`."""
-    columns: tuple[npt.NDArray[Any], ...] = (*reversed(ties), keys, users)
-    return np.lexsort(columns)
+def order_by_key(users: Ids, keys: npt.NDArray[np.uint64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+    """Rows by user, then by a pseudo-random key; repetitions of a pair, whose keys are equal, as in the log."""
+    return np.lexsort((positions, keys, users))
 
 
 def order_by_time(
     users: Ids, timestamps: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.intp]:
     """Rows by user, then by time; what happened at one time keeps the order of the log."""
-    return np.lexsort([positions, timestamps, users])
+    return np.lexsort((positions, timestamps, users))
 
 
 def label_by_time(timestamps: npt.NDArray[np.int64], valid_from: int, test_from: int) -> Labels:

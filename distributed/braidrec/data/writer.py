@@ -42,11 +42,6 @@ def mix64(values: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.uint64]:
         return mixed ^ (mixed >> np.uint64(31))
 
 
-def derive_seed(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose, so that (say) split and storage order are independent of each other."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
-
-
 def pair_keys(users: Integers, items: Integers, seed: int) -> npt.NDArray[np.uint64]:
     """One pseudo-random 64-bit key a (user, item) pair, different for different pairs.
 
