@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from braidrec.config.prepare import PrepareConfig
 from braidrec.config.run import RunConfig
+from braidrec.config.runs import EvaluateConfig, RecommendConfig
 from braidrec.config.shape import alternatives, element_of, models_among, tags_of
 
 _HEADER = """\
@@ -63,6 +64,8 @@ def render() -> str:
     for kind, job, title in (
         (RunConfig, "jobs/train.py", "A training run"),
         (PrepareConfig, "jobs/prepare.py", "A preparation"),
+        (EvaluateConfig, "jobs/evaluate.py", "An evaluation of a finished run"),
+        (RecommendConfig, "jobs/recommend.py", "Recommendations of a finished run"),
     ):
         lines += [f"## {title} (`{job}`)", ""]
         for section in _sections(_Section(model=kind, key="", defaults=None)):

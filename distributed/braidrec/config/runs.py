@@ -21,7 +21,7 @@ class RunReference(Strict):
 class EvaluateConfig(RunReference):
     """Full ranking of one split by a finished run."""
 
-    split: Literal["valid", "test"] = "test"
+    split: Literal["valid", "test"] = Field(default="test", description="Whose interactions are the right answers.")
     mask: Literal["train", "train+valid"] = Field(
         default="train", description="Items of which splits are taken out of the candidates."
     )

@@ -20,8 +20,8 @@ def rows_in(document: str) -> list[list[str]]:
     return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
 
 
-RUN_ROWS, PREPARE_ROWS = (rows_in(part) for part in render().split("\n## A preparation"))
-ROWS = RUN_ROWS + PREPARE_ROWS
+RUN_ROWS, OTHER_ROWS = (rows_in(part) for part in render().split("\n## A preparation"))
+ROWS = RUN_ROWS + OTHER_ROWS
 
 
 def row_of(key: str) -> list[str]:
@@ -65,7 +65,7 @@ def test_every_key_of_a_run_is_there_with_its_default() -> None:
 
 def test_top_level_keys_of_a_preparation_are_there() -> None:
     for key in PrepareConfig.model_fields:
-        assert [row for row in PREPARE_ROWS if row[0] == f"`{key}`"], key
+        assert [row for row in OTHER_ROWS if row[0] == f"`{key}`"], key
 
 
 def test_a_default_that_a_place_changes_is_shown_there() -> None:
