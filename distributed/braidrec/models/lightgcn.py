@@ -21,7 +21,8 @@ class LightGCN(nn.Module):
         layers: L, the number of hops.
         readout: "mean" is the published one.
         initial_std: embeddings start as N(0, std²).
-        dtype: number format inside the hops, None: that of the embeddings.
+        dtype: number format inside the hops while training, None: that of the embeddings. Evaluation always has the
+            latter, so that a run's metrics do not depend on how it was trained.
     """
 
     def __init__(
@@ -46,5 +47,6 @@ class LightGCN(nn.Module):
         return {"id": (INTERACTIONS,) * self.layers}
 
     def encode(self, inputs: Inputs) -> Encoded:
-        levels = propagate(inputs.neighbourhoods["id"], inputs.rows["id"]["id"], dtype=self.dtype)
+        dtype = self.dtype if self.training else None
+        levels = propagate(inputs.neighbourhoods["id"], inputs.rows["id"]["id"], dtype=dtype)
         return Encoded(vectors=combine_levels(levels, self.readout), ego=levels[0])
