@@ -102,7 +102,7 @@ class MMRecSourceConfig(Strict):
 
 
 class AmazonSourceConfig(Strict):
-    """Amazon review dumps of 2014, 2018 or 2023: reviews and metadata as JSON lines (.gz); the fields tell the edition."""
+    """Amazon review dumps of 2014, 2018 or 2023, as JSON lines (.gz); their fields tell the edition."""
 
     kind: Literal["amazon"] = "amazon"
     reviews: tuple[str, ...] = Field(description="Review files.")
@@ -179,22 +179,16 @@ class _Shares(Strict):
         return self
 
 
-class RandomSplitConfig(_Shares):
-    """Random per user."""
+class RandomSplitConfig(Strict):
+    """Random per user, by MMRec's rule: below 10 interactions one tests and one validates, else 20 % are halved."""
 
     kind: Literal["random"] = "random"
-    rule: Literal["mmrec", "ratio"] = Field(
-        default="mmrec",
-        description="mmrec: below 10 interactions one tests and one validates, else 20 % are held out and halved; "
-        "ratio: the shares `valid` and `test` of each user's interactions.",
-    )
 
-    @model_validator(mode="after")
-    def _shares_belong_to_ratio(self) -> "RandomSplitConfig":
-        given = {"valid", "test"} & self.model_fields_set
-        if self.rule == "mmrec" and given:
-            raise ValueError(f"{sorted(given)} have no effect with rule=mmrec; set rule=ratio or leave them out")
-        return self
+
+class RandomRatioSplitConfig(_Shares):
+    """Random per user, by shares of each user's interactions."""
+
+    kind: Literal["random_ratio"] = "random_ratio"
 
 
 class LeaveOneOutSplitConfig(Strict):
@@ -210,32 +204,23 @@ class UserTimeSplitConfig(_Shares):
     kind: Literal["user_time"] = "user_time"
 
 
-class GlobalTimeSplitConfig(Strict):
-    """Everything from one moment on is held out, by shares of all rows or by two given moments."""
+class GlobalTimeSplitConfig(_Shares):
+    """The last interactions of all are held out; what happened at one moment stays together."""
 
     kind: Literal["global_time"] = "global_time"
-    valid: HeldOut = Field(
-        default=0.1, description="Share of the rows that validates; rows of one moment stay together."
-    )
-    test: HeldOut = Field(default=0.1, description="Share of the rows that tests.")
-    valid_from: int | None = Field(
-        default=None, description="First second (since 1970) that validates; with test_from."
-    )
-    test_from: int | None = Field(default=None, description="First second (since 1970) that tests.")
+
+
+class GlobalMomentSplitConfig(Strict):
+    """Everything from two given moments on is held out."""
+
+    kind: Literal["global_moment"] = "global_moment"
+    valid_from: int = Field(description="First second (since 1970) that validates.")
+    test_from: int = Field(description="First second (since 1970) that tests.")
 
     @model_validator(mode="after")
-    def _shares_or_moments(self) -> "GlobalTimeSplitConfig":
-        if self.valid + self.test >= 1:
-            raise ValueError(
-                f"valid={self.valid} and test={self.test} leave nothing to train on; their sum must be < 1"
-            )
-        if (self.valid_from is None) != (self.test_from is None):
-            raise ValueError("valid_from and test_from are given together or not at all")
-        if self.valid_from is not None and self.test_from is not None:
-            if self.valid_from > self.test_from:
-                raise ValueError(f"valid_from={self.valid_from} is after test_from={self.test_from}")
-            if {"valid", "test"} & self.model_fields_set:
-                raise ValueError("give either the shares valid/test or the moments valid_from/test_from, not both")
+    def _in_order(self) -> "GlobalMomentSplitConfig":
+        if self.valid_from > self.test_from:
+            raise ValueError(f"valid_from={self.valid_from} is after test_from={self.test_from}; exchange them")
         return self
 
 
@@ -259,9 +244,11 @@ class GivenSplitConfig(Strict):
 
 SplitConfig = Annotated[
     RandomSplitConfig
+    | RandomRatioSplitConfig
     | LeaveOneOutSplitConfig
     | UserTimeSplitConfig
     | GlobalTimeSplitConfig
+    | GlobalMomentSplitConfig
     | ColdItemsSplitConfig
     | ColdUsersSplitConfig
     | GivenSplitConfig,
@@ -299,8 +286,12 @@ class PrepareConfig(Strict):
     allow_empty_splits: bool = Field(
         default=False, description="Accept a valid or test split without rows. A given split may always lack valid."
     )
+    part_rows: Positive = Field(
+        default=2_000_000, description="Interactions in one file of the data set, at most about."
+    )
     partition_rows: Positive = Field(
-        default=5_000_000, description="Interactions that one task holds in memory (about 100 bytes each)."
+        default=5_000_000,
+        description="Interactions that one task holds in memory, about 100 bytes each; no effect on the result.",
     )
 
     @model_validator(mode="after")

@@ -85,7 +85,7 @@ class DatasetDescription(Strict):
     num_items: Annotated[int, Field(gt=0, lt=2**31)]
     splits: dict[Split, SplitDescription]
     protocol: ProtocolDescription
-    source: dict[str, Any] = Field(default_factory=dict, description="The options it was prepared with.")
+    options: dict[str, Any] = Field(default_factory=dict, description="What it was prepared from and how.")
     modalities: dict[str, ModalityDescription] = Field(default_factory=dict)
     relations: dict[str, RelationDescription] = Field(default_factory=dict)
     media: dict[str, MediaDescription] = Field(default_factory=dict)

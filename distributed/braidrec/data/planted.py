@@ -103,7 +103,7 @@ def generate_planted(
         protocol=ProtocolDescription(
             kind="random", seed=seed, options={"valid": 0.1, "test": 0.1, "cold_items": cold_items}
         ),
-        source={"kind": "planted", **options},
+        options={"kind": "planted", **options},
     )
     folder = DatasetFolder.open(path)
     return PlantedDataset(folder=folder, item_topics=world.item_topics, user_likes=world.user_likes)

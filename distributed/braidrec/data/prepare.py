@@ -18,6 +18,7 @@ from braidrec.config.prepare import (
 )
 from braidrec.data.buckets import BUCKET_COUNTS, Buckets, CoreResult, find_core, make_buckets
 from braidrec.data.catalogue import (
+    Catalogue,
     ParsedCatalogue,
     configured_catalogue,
     parse_catalogue,
@@ -71,6 +72,7 @@ class PrepareResult:
 class _Inspected:
     raw: RawData
     vectors: tuple[VectorSource, ...]
+    catalogue: Catalogue | None
     protocol: SplitConfig
 
 
@@ -81,17 +83,21 @@ def prepare(config: PrepareConfig, *, report: Report = lambda _: None) -> Prepar
         report: told, in words, what is being done.
     Raises:
         DatasetError: bad input, or an output folder that may not be written. Headers, columns and the protocol's needs
-            are checked before anything is read, values while reading; `output` never looks like a finished data set.
+            are checked before anything is read, values while reading. What was written is removed.
     """
     inspected = _inspect(config)
-    writer = DatasetWriter.begin(config.output, seed=config.seed, overwrite=config.overwrite)
+    writer = DatasetWriter.begin(
+        config.output, seed=config.seed, overwrite=config.overwrite, part_rows=config.part_rows
+    )
     staging = writer.location.child(STAGING_FOLDER)
     try:
         report("starting Ray")
         with ray_session():
             description = _Preparation(config, inspected, writer, staging, report).run()
-    finally:
-        staging.remove()
+    except BaseException:
+        writer.abandon()
+        raise
+    staging.remove()
     return PrepareResult(path=writer.location.uri, description=description)
 
 
@@ -117,10 +123,13 @@ def _inspect(config: PrepareConfig) -> _Inspected:
         raise DatasetError(
             f"features.{twice[0]}: the source brings this modality already; give one of them another name"
         )
+    catalogue = raw.catalogue
     if config.items is not None:
-        configured_catalogue(config.items)
+        if catalogue is not None:
+            raise DatasetError("items: the source brings a catalogue already (source.metadata); give one of them")
+        catalogue = configured_catalogue(config.items)
     configured = [configured_source(name, entry) for name, entry in sorted(config.features.items())]
-    return _Inspected(raw=raw, vectors=(*raw.vectors.values(), *configured), protocol=protocol)
+    return _Inspected(raw=raw, vectors=(*raw.vectors.values(), *configured), catalogue=catalogue, protocol=protocol)
 
 
 class _Preparation:
@@ -132,6 +141,7 @@ class _Preparation:
         self.config = config
         self.raw = inspected.raw
         self.vectors = inspected.vectors
+        self.catalogue = inspected.catalogue
         self.protocol = inspected.protocol
         self.writer = writer
         self.staging = staging
@@ -152,7 +162,7 @@ class _Preparation:
         return self.writer.finish(
             name=self.config.name or self.writer.location.name,
             protocol=ProtocolDescription(kind=options.pop("kind"), seed=self.config.seed, options=options),
-            source=_portable(self.config),
+            options=_portable(self.config),
             dropped=self.dropped,
             notes=self.notes,
         )
@@ -176,15 +186,10 @@ class _Preparation:
         if self.vectors:
             self.report("checking vectors")
             check_vectors(self.vectors, scanned.item_ids)
-        catalogue = self.raw.catalogue
-        if self.config.items is not None:
-            if catalogue is not None:
-                raise DatasetError("items: the source brings a catalogue already (source.metadata); give one of them")
-            catalogue = configured_catalogue(self.config.items)
-        if catalogue is None:
+        if self.catalogue is None:
             return None
         self.report("reading the catalogue")
-        return parse_catalogue(catalogue, scanned.item_ids, staging=self.staging)
+        return parse_catalogue(self.catalogue, scanned.item_ids, staging=self.staging)
 
     def _bucket(self, scanned: Scanned) -> Buckets:
         config = self.config
@@ -289,6 +294,7 @@ class _Preparation:
             staging=self.staging,
             output=self.writer.location,
             seed=self.config.seed,
+            part_rows=self.config.part_rows,
             user_places=len(scanned.user_ids),
             item_places=len(scanned.item_ids),
             names=scanned.columns,

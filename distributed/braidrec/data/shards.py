@@ -13,8 +13,10 @@ from braidrec.config.prepare import (
     ColdItemsSplitConfig,
     ColdUsersSplitConfig,
     GivenSplitConfig,
+    GlobalMomentSplitConfig,
     GlobalTimeSplitConfig,
     LeaveOneOutSplitConfig,
+    RandomRatioSplitConfig,
     RandomSplitConfig,
     SplitConfig,
     UserTimeSplitConfig,
@@ -85,7 +87,7 @@ def make_rule(protocol: SplitConfig, *, seed: int, buckets: Buckets, core: CoreR
     Args:
         num_ids: length of Scanned's list of items (cold items) or users (cold users).
     """
-    if isinstance(protocol, GlobalTimeSplitConfig):
+    if isinstance(protocol, GlobalTimeSplitConfig | GlobalMomentSplitConfig):
         moments = _moments(protocol, buckets, core)
         facts = {"valid_from_seconds": moments[0] // 1000, "test_from_seconds": moments[1] // 1000}
         return SplitRule(protocol=protocol, seed=seed, moments=moments, facts=facts)
@@ -121,7 +123,7 @@ def label_rows(rule: SplitRule, columns: Columns) -> splits.Labels:
     if isinstance(protocol, GivenSplitConfig):
         given: splits.Labels = columns["label"]
         return given
-    if isinstance(protocol, GlobalTimeSplitConfig):
+    if isinstance(protocol, GlobalTimeSplitConfig | GlobalMomentSplitConfig):
         return splits.label_by_time(columns["timestamp"], *rule.moments)
     if isinstance(protocol, ColdItemsSplitConfig | ColdUsersSplitConfig):
         held_out: splits.Labels = fetch(rule.held_out)
@@ -144,6 +146,7 @@ def write_splits(
     staging: Location,
     output: Location,
     seed: int,
+    part_rows: int,
     user_places: int,
     item_places: int,
     names: tuple[str, ...],
@@ -151,6 +154,7 @@ def write_splits(
     """Write `interactions/…` with final indices, every part file by its own task.
 
     Args:
+        part_rows: rows of one file, at most about.
         user_places, item_places: lengths of Scanned's lists.
         names: columns to write.
     """
@@ -158,7 +162,7 @@ def write_splits(
     first_key: dict[int, int] = {}
     for label, split in enumerate(SPLITS):
         first_key[label] = len(parts)
-        parts += [(split, part) for part in range(number_of_parts(labelled.counts[split]))]
+        parts += [(split, part) for part in range(number_of_parts(labelled.counts[split], part_rows))]
     schema = pa.schema([(name, kind) for name, kind in COLUMN_TYPES.items() if name in names])
     produce = partial(
         _final_rows,
@@ -168,7 +172,7 @@ def write_splits(
         user_index=share(_final_index(labelled.users, user_places)),
         item_index=share(_final_index(labelled.items, item_places)),
         first_key=first_key,
-        parts_of={label: number_of_parts(labelled.counts[split]) for label, split in enumerate(SPLITS)},
+        parts_of={label: number_of_parts(labelled.counts[split], part_rows) for label, split in enumerate(SPLITS)},
     )
     consume = partial(_write_part, output=output, parts=parts, seed=seed)
     inputs = [{"file": file} for file in labelled.files]
@@ -181,8 +185,10 @@ def write_splits(
     return entries
 
 
-def _moments(protocol: GlobalTimeSplitConfig, buckets: Buckets, core: CoreResult) -> tuple[int, int]:
-    if protocol.valid_from is not None and protocol.test_from is not None:
+def _moments(
+    protocol: GlobalTimeSplitConfig | GlobalMomentSplitConfig, buckets: Buckets, core: CoreResult
+) -> tuple[int, int]:
+    if isinstance(protocol, GlobalMomentSplitConfig):
         return protocol.valid_from * 1000, protocol.test_from * 1000
     num_test = int(np.floor(core.rows * protocol.test + 0.5))
     num_valid = int(np.floor(core.rows * protocol.valid + 0.5))
@@ -196,9 +202,9 @@ def _moments(protocol: GlobalTimeSplitConfig, buckets: Buckets, core: CoreResult
 def _held_out(protocol: SplitConfig, sizes: splits.Ids) -> tuple[splits.Ids, splits.Ids]:
     if isinstance(protocol, LeaveOneOutSplitConfig):
         return splits.held_out_one(sizes)
-    assert isinstance(protocol, RandomSplitConfig | UserTimeSplitConfig), protocol
-    if isinstance(protocol, RandomSplitConfig) and protocol.rule == "mmrec":
+    if isinstance(protocol, RandomSplitConfig):
         return splits.held_out_mmrec(sizes)
+    assert isinstance(protocol, RandomRatioSplitConfig | UserTimeSplitConfig), protocol
     return splits.held_out_shares(sizes, protocol.valid, protocol.test)
 
 

@@ -26,7 +26,6 @@ from braidrec.data.errors import DatasetError
 from braidrec.data.folder import COLUMN_TYPES, UNFINISHED_FILE
 from braidrec.data.storage import Location
 
-ROWS_PER_PART = 2_000_000
 ROWS_PER_GROUP = 1 << 18
 FEATURE_BYTES_PER_PART = 64 << 20
 
@@ -52,8 +51,8 @@ def pair_keys(users: Integers, items: Integers, seed: int) -> npt.NDArray[np.uin
     return mix64(pairs, seed)
 
 
-def number_of_parts(rows: int) -> int:
-    return max(1, -(-rows // ROWS_PER_PART))
+def number_of_parts(rows: int, part_rows: int) -> int:
+    return max(1, -(-rows // part_rows))
 
 
 def part_of(keys: npt.NDArray[np.uint64], parts: int) -> npt.NDArray[np.int64]:
@@ -105,6 +104,7 @@ class DatasetWriter:
 
     location: Location
     seed: int
+    part_rows: int = 2_000_000
     files: dict[str, FileEntry] = field(default_factory=dict)
     splits: dict[Split, SplitDescription] = field(default_factory=dict)
     modalities: dict[str, ModalityDescription] = field(default_factory=dict)
@@ -113,8 +113,8 @@ class DatasetWriter:
     num_items: int = 0
 
     @classmethod
-    def begin(cls, path: str, *, seed: int, overwrite: bool = False) -> "DatasetWriter":
-        """Claim `path`.
+    def begin(cls, path: str, *, seed: int, overwrite: bool = False, part_rows: int = 2_000_000) -> "DatasetWriter":
+        """Claim `path`; a data set that it holds is removed if `overwrite`.
 
         Raises:
             DatasetError: the folder holds something and may not be overwritten, or holds no data set.
@@ -131,12 +131,11 @@ class DatasetWriter:
                     "folder, so nothing in it is touched; name an empty or new folder"
                 )
             if not overwrite:
-                raise DatasetError(
-                    f"{location.uri}: holds a data set already; name another folder or set overwrite=true"
-                )
+                state = "a data set already" if DESCRIPTION_FILE in present else "an unfinished preparation"
+                raise DatasetError(f"{location.uri}: holds {state}; name another folder or set overwrite=true")
             location.remove()
         location.child(UNFINISHED_FILE).write_bytes(b"This data set is being prepared, or its preparation failed.\n")
-        return cls(location=location, seed=seed)
+        return cls(location=location, seed=seed, part_rows=part_rows)
 
     def add(self, relative: str, table: Any) -> None:
         """Write one Parquet file."""
@@ -169,7 +168,7 @@ class DatasetWriter:
             self.seed,
         )
         keys = pair_keys(table.column("user").to_numpy(), table.column("item").to_numpy(), self.seed)
-        parts = number_of_parts(table.num_rows)
+        parts = number_of_parts(table.num_rows, self.part_rows)
         bounds = np.searchsorted(part_of(keys, parts), np.arange(parts + 1))
         for part in range(parts):
             rows = table.slice(bounds[part], bounds[part + 1] - bounds[part])
@@ -208,12 +207,16 @@ class DatasetWriter:
             provenance=dict(provenance),
         )
 
+    def abandon(self) -> None:
+        """Remove all that was written."""
+        self.location.remove()
+
     def finish(
         self,
         *,
         name: str,
         protocol: ProtocolDescription,
-        source: Mapping[str, Any],
+        options: Mapping[str, Any],
         dropped: Sequence[DroppedEntry] = (),
         notes: Sequence[str] = (),
     ) -> DatasetDescription:
@@ -225,7 +228,7 @@ class DatasetWriter:
             num_items=self.num_items,
             splits={split: self.splits[split] for split in SPLITS},
             protocol=protocol,
-            source=dict(source),
+            options=dict(options),
             modalities=dict(sorted(self.modalities.items())),
             media=dict(sorted(self.media.items())),
             dropped=tuple(dropped),
