@@ -61,6 +61,11 @@ class Hop:
         """`[num_dst, 1]`: `d_in^{-1/2}` in the whole relation."""
         return self._rows_of(self.relation.inverse_sqrt_in_degree, self.dst_nodes)
 
+    @cached_property
+    def symmetric_factor(self) -> Tensor:
+        """`[num_dst, 1]`: `dst_scale` times the factor that makes a sampled sum unbiased."""
+        return self.dst_scale if self.scale is None else self.dst_scale * self.scale.unsqueeze(-1)
+
     def aggregate(self, h: Tensor, edge_weight: Tensor | None = None, normalise: Normalisation = "symmetric") -> Tensor:
         """Combine the source rows of every destination.
 
@@ -99,11 +104,11 @@ class Hop:
         return weighted_sum_sources(self.structure, h, edge_weight, self.kernel)
 
     def _factor(self, normalise: Normalisation) -> Tensor | None:
-        scale = None if self.scale is None else self.scale.unsqueeze(-1)
-        if normalise == "sum":
-            return scale
-        factor = self.dst_scale if normalise == "symmetric" else self.dst_scale.square()
-        return factor if scale is None else factor * scale
+        if normalise == "symmetric":
+            return self.symmetric_factor
+        if normalise == "mean":
+            return self.symmetric_factor * self.dst_scale
+        return None if self.scale is None else self.scale.unsqueeze(-1)
 
     def _rows_of(self, values: Tensor, nodes: Tensor | None) -> Tensor:
         if nodes is not None:
@@ -137,3 +142,7 @@ class Neighbourhood:
         if self.seeds_first:
             return h[: len(self.seeds)]
         return h if level == len(self.hops) else h.index_select(0, self.seeds)
+
+    def holds_only_seeds(self, level: int) -> bool:
+        """Whether the rows of `level` are the seeds and no others, in their order."""
+        return self.seeds is None or level == len(self.hops)

@@ -41,7 +41,11 @@ class FullGraph:
         self.relations = relations
         self.device = device
         self.kernel = kernel
-        self._structures = {name: relation.structure.to(device) for name, relation in relations.items()}
+        # Kept, and with them the degree factors that they compute on first use.
+        self._whole = {
+            name: Hop(relation=relation, structure=relation.structure.to(device), kernel=kernel)
+            for name, relation in relations.items()
+        }
 
     def neighbourhood(
         self,
@@ -63,21 +67,15 @@ class FullGraph:
             raise ValueError("target edges can be excluded in sampled mode only; set propagation.mode to 'sampled'")
         if not chain:
             return Neighbourhood(hops=(), input_nodes=seeds, seeds=seeds, seeds_first=True)
-        hops = [self._whole_hop(spec) for spec in chain]
+        hops = [self._whole[spec.relation] for spec in chain]
         if seeds is not None:
-            hops[-1] = self._restricted_hop(chain[-1], seeds)
+            hops[-1] = _restricted(hops[-1], seeds)
         return Neighbourhood(hops=tuple(hops), input_nodes=None, seeds=seeds, seeds_first=False)
 
-    def _whole_hop(self, spec: HopSpec) -> Hop:
-        return Hop(
-            relation=self.relations[spec.relation],
-            structure=self._structures[spec.relation],
-            kernel=self.kernel,
-        )
 
-    def _restricted_hop(self, spec: HopSpec, seeds: Tensor) -> Hop:
-        structure, edge_ids = self._structures[spec.relation].rows(seeds)
-        return replace(self._whole_hop(spec), structure=structure, dst_nodes=seeds, own_rows=seeds, edge_ids=edge_ids)
+def _restricted(whole: Hop, seeds: Tensor) -> Hop:
+    structure, edge_ids = whole.structure.rows(seeds)
+    return replace(whole, structure=structure, dst_nodes=seeds, own_rows=seeds, edge_ids=edge_ids)
 
 
 class SampledSubgraph:
