@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from braidrec.data.errors import DatasetError
 from braidrec.graph.relation import Relation, bisect_rows
 
 
@@ -21,7 +22,7 @@ class NegativeSampler:
         interactions: the user–item relation of the train split.
         num_users: nodes below are users.
     Raises:
-        ValueError: a user has every item that can be drawn, so that no negative exists.
+        DatasetError: a user has every item that can be drawn, so that no negative exists.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class NegativeSampler:
         drawable = self._num_items
         if kind == "popularity":
             popularity = np.where(degree[num_users:] > 0, degree[num_users:].astype(np.float64) ** exponent, 0.0)
-            self._cumulative = np.cumsum(popularity) / popularity.sum()
+            cumulative = np.cumsum(popularity)
+            # By its own last entry, so that it ends at 1 exactly and no number below 1 falls behind the last share.
+            self._cumulative = cumulative / cumulative[-1]
             drawable = int((degree[num_users:] > 0).sum())
         full = np.flatnonzero(degree[:num_users] >= drawable)
         if len(full):
-            raise ValueError(
+            raise DatasetError(
                 f"user {full[0]} (and {len(full) - 1} more) has all {drawable} items that can be drawn in the train "
                 "split: there is no negative for it; remove such users when preparing the data"
             )
@@ -67,5 +70,4 @@ class NegativeSampler:
     def _propose(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         if self._cumulative is None:
             return rng.integers(0, self._num_items, size)
-        drawn = np.searchsorted(self._cumulative, rng.random(size), side="right")
-        return np.minimum(drawn, self._num_items - 1).astype(np.int64)
+        return np.searchsorted(self._cumulative, rng.random(size), side="right").astype(np.int64)

@@ -51,7 +51,7 @@ class Parts:
     model: Recommender
     tables: Mapping[str, ReplicatedTable]
     objective: RowLoss
-    negatives: NegativeSampler
+    negatives: NegativeSampler | None
     choice: PropagationChoice
     chains: Mapping[str, tuple[HopSpec, ...]]
     source: NeighbourhoodSource
@@ -95,6 +95,7 @@ def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext
 
     Raises:
         ConfigError: settings that do not fit the data or each other.
+        DatasetError: damaged data, or a user for whom no negative item exists.
     """
     interactions = load_interactions(folder, context, cache_folder(config))
     relations = {INTERACTIONS: interactions}
@@ -126,7 +127,7 @@ def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext
         model=model,
         tables=tables,
         objective=objective,
-        negatives=_negatives(config, interactions, folder),
+        negatives=_negatives(config, interactions, folder) if objective.needs_negatives else None,
         choice=choice,
         chains=chains,
         source=source,

@@ -64,7 +64,7 @@ class TrainStep:
         regulariser: float,
         source: NeighbourhoodSource,
         chains: Mapping[str, Sequence[HopSpec]],
-        negatives: NegativeSampler,
+        negatives: NegativeSampler | None,
         per_positive: int,
         exclude_from: Relation | None,
         num_users: int,
@@ -119,7 +119,7 @@ class TrainStep:
     def batch(self, rows: Rows, at: Position) -> Batch:
         """Add negatives and move to the device."""
         drawn = None
-        if self.objective.needs_negatives:
+        if self.negatives is not None:
             rng = generator_for(self.seed, "negatives", at.epoch, at.step, self.context.rank)
             drawn = torch.from_numpy(self.negatives.draw(rows["user"], self.per_positive, rng)).to(self.context.device)
         device = self.context.device
