@@ -35,6 +35,9 @@ def _make(kind: str, parameters: Sequence[nn.Parameter], rate: float, *, sparse:
     if kind == "sparse_adam":
         return torch.optim.SparseAdam(list(parameters), lr=rate)
     if kind == "adagrad":
+        if sparse:
+            # It makes sparse tensors itself. Not to check them is torch's default, of which it warns unless told so.
+            torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
         return torch.optim.Adagrad(parameters, lr=rate, foreach=None if sparse else True)
     return torch.optim.SGD(parameters, lr=rate, foreach=None if sparse else True)
 

@@ -59,6 +59,10 @@ class ReplicatedTable(nn.Module):
         nodes = torch.cat([nodes for nodes, _ in arrived])
         gradients = torch.cat([gradient for _, gradient in arrived])
         if self.sparse:
+            # Rows reached through padding alone have a zero gradient. A row-wise Adam moves every row that it is given
+            # by its momentum, so it must not see them.
+            touched = gradients.any(dim=-1)
+            nodes, gradients = nodes[touched], gradients[touched]
             self._set_sparse(context.all_gather_rows(nodes), context.all_gather_rows(gradients))
         elif self._rows_are_cheaper(len(nodes), context):
             self._add_densely([(context.all_gather_rows(nodes), context.all_gather_rows(gradients))])
