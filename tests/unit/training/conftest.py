@@ -1,0 +1,16 @@
+"""Small tensors only: one thread is faster here, and makes sums and DGL's draws the same on every machine."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from braidrec.graph.dgl_import import dgl
+from braidrec.training.environment import use_threads
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = dgl.utils.get_num_threads()
+    use_threads(1)
+    yield
+    use_threads(before)
