@@ -22,7 +22,7 @@ from braidrec.tracking.messages import (
 from braidrec.tracking.naming import first_line, metric_name, tags
 from braidrec.tracking.orphans import close_orphans
 from braidrec.tracking.owner import HEARTBEAT_TAG
-from braidrec.tracking.store import connect, sqlite_file
+from braidrec.tracking.store import connect, quiet_mlflow, sqlite_file
 
 KEY_TAG = "braidrec.key"
 _MAX_DIGEST = 36
@@ -46,13 +46,16 @@ class Sender:
     def __init__(self, identity: RunIdentity, inform: Callable[[str], None]) -> None:
         self._identity = identity
         self._inform = inform
-        self._client: Any = connect(identity.uri)
+        # Imported here, by the caller's thread; connecting to a database may take seconds or fail, so `open` does it.
+        quiet_mlflow()
+        self._client: Any = None
         self._run_id = ""
         self._experiment_id = ""
         self._start_time = identity.start_time
 
     def open(self) -> str:
-        """Find the run, by its id or else by its key, or create it; returns its id."""
+        """Connect, find the run by its id or else by its key, or create it; returns its id."""
+        self._client = connect(self._identity.uri)
         self._experiment_id = self._find_or_create_experiment()
         run = self._known_run() or self._run_with_key() or self._create_run()
         self._run_id = run.info.run_id

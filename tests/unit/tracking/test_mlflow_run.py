@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from braidrec.tracking import MlflowRun
 from braidrec.tracking.outbox_file import read_outbox
 from braidrec.tracking.replay import main as replay
 from braidrec.tracking.source import library_revision
+from braidrec.tracking.store import connect
 from braidrec.tracking.system import SystemSampler
 from braidrec.training.events import EpochEnd, Finished, Note, Progress, Started
 
@@ -235,6 +237,28 @@ def test_what_the_store_refuses_is_kept_and_can_be_sent_later(
     assert not outcome.outbox.exists()
     assert outcome.outbox.with_name("outbox.jsonl.sent").exists()
     assert client.get_run(outcome.run_id).info.status == "FINISHED"
+
+
+def test_a_database_away_at_the_start_does_not_stop_the_training(
+    started: Start, tmp_path: Path, said: list[str], uri: str
+) -> None:
+    # As with a file system that is not mounted yet: what should be the folder is none.
+    folder = tmp_path / "mounted"
+    away = f"sqlite:///{folder}/mlflow.db"
+    folder.write_text("not a folder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("braidrec.tracking.run.absolute_tracking_uri", lambda given: given)
+        run = started(uri=away)
+    run.handle(epoch(1, 0.5, 0.1))
+    deadline = time.monotonic() + 20
+    while not any("cannot be used now" in line for line in said):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    folder.unlink()
+    folder.mkdir()
+    shutil.copy(uri.removeprefix("sqlite:///"), folder)
+    run_id = run.finish("FINISHED").run_id
+    assert history(connect(away), run_id, "train/loss") == [(1, 0.5)]
 
 
 def test_an_unusable_uri_is_refused_before_anything_starts(make_run: Start) -> None:
