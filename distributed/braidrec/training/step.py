@@ -168,8 +168,9 @@ class TrainStep:
 
     def _target_edges(self, batch: Batch) -> Tensor:
         assert self.exclude_from is not None
-        users = batch.users.cpu().numpy()
-        items = batch.items.cpu().numpy() + self.num_users
+        real = batch.real.bool()  # padding looks like user 0 and item 0, whose edge stays
+        users = batch.users[real].cpu().numpy()
+        items = batch.items[real].cpu().numpy() + self.num_users
         both = [self.exclude_from.edge_ids(users, items), self.exclude_from.edge_ids(items, users)]
         edges = np.unique(np.concatenate(both))
         return torch.from_numpy(edges[edges >= 0])
