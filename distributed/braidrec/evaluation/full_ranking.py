@@ -245,6 +245,8 @@ def _check(
         raise ValueError(f"{len(users) - len(np.unique(users))} users are given more than once")
     if auc and held_out is None:
         raise ValueError("auc needs held_out")
+    if auc and held_out is not None and len(held_out.without(mask).items) < len(held_out.items):
+        raise ValueError("held_out and mask share pairs, which leaves AUC undefined: use held_out.without(mask)")
     if candidates is not None and held_out is not None:
         raise ValueError("candidates and held_out exclude each other: held-out items could be missing among them")
     if candidates is not None and not len(candidates):

@@ -58,8 +58,7 @@ def merge_keys(keys: Tensor, more: Tensor) -> Tensor:
 def decode(keys: Tensor) -> tuple[Tensor, Tensor]:
     """(items int64, scores float32) of keys; items are −1 where the score is −inf."""
     items = (-keys) & _LOW_BITS
-    ordered = ((keys + items) >> 32).to(torch.int32)
-    scores = torch.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).view(torch.float32)
+    scores = _monotone(((keys + items) >> 32).to(torch.int32)).view(torch.float32)
     return torch.where(scores == -math.inf, -1, items), scores
 
 
@@ -79,7 +78,7 @@ def _best(scores: Tensor, k: int, first_item: int, chunk: int) -> Tensor:
     keys = _encode(candidates, columns + first_item)
     best = keys.topk(min(k, keys.shape[1]), dim=1).values
     # −inf of the lowest possible order: whatever is merged with it comes first.
-    absent = _encode(scores.new_full((1, 1), -math.inf), torch.tensor(_LOW_BITS >> 1, device=device))
+    absent = _encode(scores.new_full((1, 1), -math.inf), torch.tensor([_LOW_BITS >> 1], device=device))
     return torch.cat([best, absent.expand(len(best), k - best.shape[1])], dim=1)
 
 
@@ -99,6 +98,9 @@ def _chunk_size(num_items: int, k: int) -> int:
 
 def _encode(scores: Tensor, indices: Tensor) -> Tensor:
     # Adding zero turns −0.0 into +0.0: equal scores must have equal bits.
-    bits = (scores + 0.0).view(torch.int32)
-    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    return ordered.to(torch.int64).mul_(1 << 32).sub_(indices)
+    return torch.add(-indices, _monotone((scores + 0.0).view(torch.int32)), alpha=1 << 32)
+
+
+def _monotone(bits: Tensor) -> Tensor:
+    """A float32's bits ↔ an int32 that orders as the float does: negative ones have their 31 low bits flipped."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)

@@ -22,6 +22,9 @@ def random_pairs(num_users, num_items, per_user, seed):
     return UserItems.from_edges(users, items, num_users=num_users, num_items=num_items)
 
 
+ONE_PAIR = UserItems.from_edges(np.array([1]), np.array([2]), num_users=3, num_items=5)
+
+
 @pytest.mark.parametrize("distinct", [None, 3])
 def test_lists_and_scores_equal_those_of_the_naive_loop(distinct):
     problem = random_problem(0, distinct=distinct)
@@ -182,6 +185,7 @@ def test_nan_is_refused_and_names_a_user():
         ({"users": np.array([0, 0])}, "more than once"),
         ({"mask": UserItems.empty(num_users=3, num_items=6)}, "mask has 3 users and 6 items"),
         ({"auc": True}, "needs held_out"),
+        ({"auc": True, "mask": ONE_PAIR, "held_out": ONE_PAIR}, "share pairs"),
         ({"candidates": np.array([5])}, "candidates 5 … 5"),
         ({"candidates": np.array([], dtype=int)}, "candidates is empty"),
         ({"candidates": np.array([1]), "held_out": UserItems.empty(num_users=3, num_items=5)}, "exclude each other"),

@@ -18,7 +18,8 @@ def expected(scores, k):
     return np.pad(items, missing, constant_values=-1), np.pad(values, missing, constant_values=-np.inf)
 
 
-few_values = st.sampled_from([-math.inf, -1.5, -0.0, 0.0, 1e-40, 0.25, 0.25, 3.0, 1e30, math.inf])
+BESIDE = float(np.nextafter(np.float32(-1.5), np.float32(-2)))
+few_values = st.sampled_from([-math.inf, -1.5, BESIDE, -0.0, 0.0, 1e-40, 0.25, 0.25, 3.0, 1e30, math.inf])
 any_values = st.floats(width=32, allow_nan=False)
 
 

@@ -19,7 +19,7 @@ class RankedUsers:
     users: NDArray[np.int64]
     """[n]"""
     items: NDArray[np.int64]
-    """[n, k_max] recommended items, best first; −1 where there are no more candidates."""
+    """[n, k_max] recommended items, best first; −1 where there are no more candidates. No metric has a k > k_max."""
     hits: NDArray[np.bool_]
     """[n, k_max] whether the recommended item is held out."""
     num_held_out: NDArray[np.int64]

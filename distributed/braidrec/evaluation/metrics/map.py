@@ -16,6 +16,6 @@ class MAP(CutoffMetric):
 
     def values(self, ranked: RankedUsers) -> Floats:
         hits = ranked.hits[:, : self.k]
-        precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+        precisions = np.cumsum(hits, axis=1) / np.arange(1, self.k + 1)
         gained: Floats = (hits * precisions).sum(axis=1)
         return gained / np.minimum(ranked.num_held_out, self.k)

@@ -18,5 +18,5 @@ class NDCG(CutoffMetric):
         hits = ranked.hits[:, : self.k]
         discounts = 1.0 / np.log2(np.arange(2, self.k + 2))
         ideal: Floats = np.cumsum(discounts)[np.minimum(ranked.num_held_out, self.k) - 1]
-        gained: Floats = (hits * discounts[: hits.shape[1]]).sum(axis=1)
+        gained: Floats = (hits * discounts).sum(axis=1)
         return gained / ideal
