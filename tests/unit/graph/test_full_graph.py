@@ -72,6 +72,55 @@ def test_lightgcn_levels_and_gradients(layers: int, seeds: str, kernel: str, dty
 
 
 @pytest.mark.parametrize("kernel", ["dgl", "torch"])
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize("used", [[0], [1], [2], [3], [0, 2], [1, 3]])
+def test_gradients_of_some_levels_only(used: list[int], seeds: str, kernel: str) -> None:
+    matrix = normalised(DENSE[INTERACTIONS])
+    chosen = slice(None) if SEEDS[seeds] is None else SEEDS[seeds].numpy()
+    h = rows(7, N, DIM).requires_grad_()
+    levels = propagate(graph(kernel).neighbourhood(hop_specs([INTERACTIONS] * 3, [-1]), SEEDS[seeds]), h)
+    weights = {level: np.random.default_rng(level).normal(size=levels[level].shape) for level in used}
+    # Gradients that arrive transposed in memory, as from a product with a transposed matrix.
+    arriving = [torch.from_numpy(weights[level].T.copy()).float().T for level in used]
+    (gradient,) = torch.autograd.grad([levels[level] for level in used], h, arriving)
+    assert_near(gradient, sum(np.linalg.matrix_power(matrix, level)[chosen].T @ weights[level] for level in used))
+
+
+@pytest.mark.parametrize("kernel", ["dgl", "torch"])
+@pytest.mark.parametrize("seeds", ["all", "some"])
+def test_first_and_second_derivatives_numerically(seeds: str, kernel: str) -> None:
+    neighbourhood = graph(kernel).neighbourhood(hop_specs([INTERACTIONS] * 2, [-1]), SEEDS[seeds])
+    h = rows(7, N, 2).double().requires_grad_()
+
+    def cubes(start: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(level**3 for level in propagate(neighbourhood, start))
+
+    assert torch.autograd.gradcheck(cubes, h)
+    assert torch.autograd.gradgradcheck(cubes, h)
+
+
+@pytest.mark.parametrize("chain", [(INTERACTIONS,) * 2, ("also_viewed", INTERACTIONS)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("inside", [None, torch.bfloat16])
+def test_the_result_has_the_format_of_the_input(
+    chain: tuple[str, ...], dtype: torch.dtype, inside: torch.dtype | None
+) -> None:
+    h = rows(7, N, 4).to(dtype).requires_grad_()
+    levels = propagate(graph().neighbourhood(hop_specs(chain, [-1]), SEEDS["some"]), h, dtype=inside)
+    assert {level.dtype for level in levels} == {dtype}
+    combine_levels(levels, "sum").sum().backward()
+    assert h.grad.dtype == dtype
+
+
+@pytest.mark.parametrize("kernel", ["dgl", "torch"])
+def test_inputs_transposed_in_memory(kernel: str) -> None:
+    neighbourhood = graph(kernel).neighbourhood(hop_specs([INTERACTIONS] * 2, [-1]), SEEDS["some"])
+    h = rows(7, N, DIM)
+    for mine, wanted in zip(propagate(neighbourhood, h.T.contiguous().T), propagate(neighbourhood, h), strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+@pytest.mark.parametrize("kernel", ["dgl", "torch"])
 def test_the_last_hop_computes_the_rows_of_the_seeds_only(kernel: str) -> None:
     seeds, chain = SEEDS["some"], hop_specs([INTERACTIONS] * 2, [-1])
     source, h = graph(kernel), rows(7, N, DIM)
