@@ -195,6 +195,12 @@ class TrackingConfig(Strict):
     uri: str | None = Field(default=None, description="Tracking URI; null: sqlite in the storage folder.")
     experiment: str = Field(default="braidrec", description="Name of the MLflow experiment.")
     system_metrics: bool = Field(default=True, description="Also the machine's load: CPU, memory, disk, network, GPU.")
+    artifacts: str | None = Field(
+        default=None, description="Where a new experiment keeps artefacts; null: beside SQLite, else the server decides."
+    )
+    registered_model: str | None = Field(
+        default=None, description="Log the best epoch as a pyfunc model that answers top-k, and register it as this."
+    )
     tags: dict[str, str] = Field(default_factory=dict, description="Tags of the MLflow run.")
     flush_seconds: Annotated[float, Field(ge=0)] = Field(
         default=60.0, description="How long to go on trying at the end to send what a lost server did not take."

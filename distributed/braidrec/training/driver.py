@@ -100,6 +100,7 @@ def _run(
         result = _result(folder, run_folder, outcome, tracked, seconds)
         run_folder.write_json("result.json", result.to_plain())
         tracked.log_results(result)
+        tracked.log_model(result, folder)
     except Stopped as stop:
         tracked.finish("KILLED", str(stop), KILLED_FLUSH_SECONDS)
         raise

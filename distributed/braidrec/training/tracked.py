@@ -1,12 +1,18 @@
 """The run's side of MLflow: what a training logs beside its events, and nothing at all if tracking is off."""
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import torch
 
 from braidrec.config.load import ConfigError, to_yaml
 from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.tracking.messages import Status
+from braidrec.tracking.naming import redact
+from braidrec.tracking.run import DatasetLineage, MlflowRun
+from braidrec.tracking.store import absolute_tracking_uri, default_tracking_uri
 from braidrec.training.events import Listener
 from braidrec.training.result import TrainResult
 from braidrec.training.run_folder import RunFolder
@@ -27,26 +33,23 @@ class Tracked:
 
     def __init__(self, config: RunConfig, run_folder: RunFolder, inform: Callable[[str], None]) -> None:
         self._config, self._folder = config, run_folder
-        self.uri: str | None = None
-        self._run = None
+        self._run: MlflowRun | None = None
         if not config.tracking.enabled:
             return
-        from braidrec.tracking.run import MlflowRun
-        from braidrec.tracking.store import default_tracking_uri
-
         known = run_folder.read_json(RUN_FILE) or {}
         try:
-            self.uri = config.tracking.uri or default_tracking_uri(config.storage)
+            uri = absolute_tracking_uri(config.tracking.uri or default_tracking_uri(config.storage))
             self._run = MlflowRun(
-                uri=self.uri,
+                uri=uri,
                 experiment=config.tracking.experiment,
                 run_name=run_folder.name,
                 outbox_path=_local_folder(run_folder) / "mlflow_outbox.jsonl",
                 run_key=run_folder.uri,
-                existing_run_id=known.get("run_id") if known.get("uri") == self.uri else None,
+                existing_run_id=known.get("run_id") if known.get("uri") == redact(uri) else None,
                 tags=config.tracking.tags,
                 system_metrics=config.tracking.system_metrics,
                 flush_seconds=config.tracking.flush_seconds,
+                artifacts=config.tracking.artifacts,
                 inform=inform,
                 on_run_id=self._remember,
             )
@@ -58,6 +61,11 @@ class Tracked:
         return () if self._run is None else (self._run,)
 
     @property
+    def uri(self) -> str | None:
+        """The absolute tracking URI; None if tracking is off."""
+        return None if self._run is None else self._run.uri
+
+    @property
     def run_id(self) -> str | None:
         return None if self._run is None else self._run.run_id
 
@@ -65,8 +73,6 @@ class Tracked:
         """Begin the run; `previous` are the epochs before a resume."""
         if self._run is None:
             return
-        from braidrec.tracking.run import DatasetLineage
-
         self._run.start(
             config=self._config.to_plain(),
             config_yaml=to_yaml(self._config),
@@ -86,13 +92,34 @@ class Tracked:
         self._run.log_artifact(result.checkpoint, "checkpoint")
         self._run.log_tags({"braidrec.run_folder": self._folder.uri})
 
+    def log_model(self, result: TrainResult, data: DatasetFolder) -> None:
+        """The best epoch as a model that answers top-k, if the configuration names it."""
+        name = self._config.tracking.registered_model
+        if self._run is None or name is None:
+            return
+        from braidrec.runs.finished import open_run
+        from braidrec.tracking.model import save_recommender
+
+        ranker = open_run(result.folder).ranker
+        target = _local_folder(self._folder) / "model"
+        shutil.rmtree(target, ignore_errors=True)
+        save_recommender(
+            target,
+            user_vectors=ranker.user_vectors(torch.arange(ranker.num_users)).numpy(),
+            item_vectors=ranker.item_vectors().numpy(),
+            user_ids=data.user_ids().to_pylist(),
+            item_ids=data.item_ids().to_pylist(),
+            seen=data.edges("train"),
+        )
+        self._run.log_model(target, registered_name=name)
+
     def finish(self, status: Status, reason: str | None = None, flush_seconds: float | None = None) -> None:
         """End the MLflow run. Bounded: a server that is away costs `tracking.flush_seconds` at most."""
         if self._run is not None:
             self._run.finish(status, reason, flush_seconds)
 
     def _remember(self, run_id: str) -> None:
-        self._folder.write_json(RUN_FILE, {"run_id": run_id, "uri": self.uri})
+        self._folder.write_json(RUN_FILE, {"run_id": run_id, "uri": redact(self.uri or "")})
 
 
 def _local_folder(run_folder: RunFolder) -> Path:
