@@ -196,7 +196,7 @@ class TrackingConfig(Strict):
     experiment: str = Field(default="braidrec", description="Name of the MLflow experiment.")
     system_metrics: bool = Field(default=True, description="Also the machine's load: CPU, memory, disk, network, GPU.")
     artifacts: str | None = Field(
-        default=None, description="Where a new experiment keeps artefacts; null: beside SQLite, else the server decides."
+        default=None, description="Where a new experiment keeps artefacts; null: beside SQLite, or as the server likes."
     )
     registered_model: str | None = Field(
         default=None, description="Log the best epoch as a pyfunc model that answers top-k, and register it as this."

@@ -15,14 +15,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from braidrec.data.storage import HASH_CHUNK_BYTES, Location
+from braidrec.errors import CheckpointError
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
 TENSORS = "tensors.safetensors"
-
-
-class CheckpointError(RuntimeError):
-    """No usable checkpoint where one is needed. The message names the folder and what is wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -16,6 +17,7 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
 from braidrec.data.storage import Location
 from braidrec.display.progress import ProgressDisplay
+from braidrec.errors import Stopped
 from braidrec.training.check import check_run
 from braidrec.training.environment import use_threads
 from braidrec.training.events import Listener, Note
@@ -27,18 +29,6 @@ from braidrec.training.run_folder import Lease, RunFolder
 from braidrec.training.tracked import Tracked
 
 KILLED_FLUSH_SECONDS = 2.0
-
-
-class Stopped(BaseException):
-    """The process was asked to end. Not an Exception: nothing on the way may swallow it.
-
-    Attributes:
-        signal: its number; shells expect the exit status 128 + signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.signal = number
 
 
 def train(config: RunConfig, *, resume: str | None = None, listeners: tuple[Listener, ...] = ()) -> TrainResult:
@@ -80,9 +70,17 @@ def _dataset(config: RunConfig) -> DatasetFolder:
 
 
 def with_absolute_places(config: RunConfig) -> RunConfig:
-    """The configuration with local paths made absolute: a job's working directory is temporary."""
-    data = config.data.model_copy(update={"path": Location.of(config.data.path).uri})
-    return config.model_copy(update={"data": data, "storage": Location.of(config.storage).uri})
+    """The configuration with local paths made absolute."""
+    data = config.data.model_copy(update={"path": _absolute(config.data.path)})
+    return config.model_copy(update={"data": data, "storage": _absolute(config.storage)})
+
+
+def _absolute(place: str) -> str:
+    """A submitted job runs in a temporary copy of the project: what it would leave there goes to the home instead."""
+    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+    if in_job and "://" not in place and not Path(place).expanduser().is_absolute() and not Path(place).exists():
+        return str(Path.home() / "braidrec" / place)
+    return Location.of(place).uri
 
 
 def _run(

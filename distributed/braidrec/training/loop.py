@@ -13,9 +13,10 @@ from braidrec.data.delivery import Rows, ShardPlan
 from braidrec.data.description import Split
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
+from braidrec.errors import CheckpointError
 from braidrec.evaluation.full_ranking import rank
 from braidrec.training.build import Parts
-from braidrec.training.checkpoint import CheckpointError, CheckpointStore, RunState, prefixed, with_prefix
+from braidrec.training.checkpoint import CheckpointStore, RunState, prefixed, with_prefix
 from braidrec.training.context import WorkerContext
 from braidrec.training.events import EpochEnd, Finished, Note, Progress, Started
 from braidrec.training.optimizers import (
@@ -177,6 +178,9 @@ class Loop:
     def _finish(self) -> LoopResult:
         if self.state.best_epoch != self.state.epoch:
             self._restore(self.state.best_epoch)
+        if self.context.rank == 0:
+            self.folder.child("per_user").remove()  # by an earlier finish, perhaps with more ranks
+        self.context.barrier()
         metrics: dict[str, float] = {}
         slices: dict[str, dict[str, dict[str, float]]] = {}
         for split, evaluation in (("valid", self.valid), ("test", self.test)):

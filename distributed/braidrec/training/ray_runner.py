@@ -15,11 +15,11 @@ from braidrec.data.delivery import PADDING_USER, ShardPlan
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.display.quiet import quiet_ray
+from braidrec.errors import RunError
 from braidrec.training.build import loss_columns
 from braidrec.training.environment import training_environment
 from braidrec.training.events import Event
 from braidrec.training.loop import LoopResult
-from braidrec.training.result import RunError
 
 POLL_SECONDS = 0.25
 

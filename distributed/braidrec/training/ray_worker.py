@@ -13,15 +13,14 @@ from braidrec.data.delivery import CHUNK_ROWS, Rows
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
+from braidrec.errors import RunError
 from braidrec.training.build import build_parts
-from braidrec.training.checkpoint import CheckpointError
 from braidrec.training.context import ProcessGroup
 from braidrec.training.environment import use_threads
 from braidrec.training.events import Event
 from braidrec.training.loop import Loop, LoopResult
-from braidrec.training.step import DivergedError
 
-FINAL_ERRORS = (ConfigError, DatasetError, CheckpointError, DivergedError)
+FINAL_ERRORS = (ConfigError, DatasetError, RunError)
 """Errors that every rank meets alike and that trying again does not mend."""
 
 

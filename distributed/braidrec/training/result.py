@@ -4,10 +4,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
-class RunError(RuntimeError):
-    """A run that ended without a result. The message is its reason, in one sentence."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Example:
     """What the model recommends to one user, in the data set's own ids: (item id, score), best first."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from braidrec.data.delivery import Rows
 from braidrec.data.negatives import NegativeSampler
 from braidrec.data.randomness import generator_for, seed_for
+from braidrec.errors import DivergedError
 from braidrec.graph.neighbourhood import HopSpec, NeighbourhoodSource
 from braidrec.graph.relation import Relation
 from braidrec.models.contract import Batch, Inputs, Recommender
@@ -19,10 +20,6 @@ from braidrec.training.context import WorkerContext
 from braidrec.training.optimizers import clip_gradients
 from braidrec.training.tables import Table
 from braidrec.training.timing import PhaseTimer
-
-
-class DivergedError(RuntimeError):
-    """A loss that is not a number; the parameters are those of the last good step."""
 
 
 @dataclass(frozen=True, kw_only=True)

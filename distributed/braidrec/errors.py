@@ -1,0 +1,27 @@
+"""How a run can end without a result. (What is refused beforehand: `ConfigError` and `DatasetError`.)"""
+
+import signal
+
+
+class RunError(RuntimeError):
+    """A run that ended without a result. The message is its reason, in one sentence."""
+
+
+class DivergedError(RunError):
+    """A loss that is not a number; the parameters are those of the last good step."""
+
+
+class CheckpointError(RunError):
+    """No usable checkpoint where one is needed. The message names the folder and what is wrong with it."""
+
+
+class Stopped(BaseException):
+    """The process was asked to end. Not an Exception: nothing on the way may swallow it.
+
+    Attributes:
+        signal: its number; shells expect the exit status 128 + signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
