@@ -6,12 +6,14 @@ from math import exp, log1p
 
 import numpy as np
 import torch
+from torch import nn
 
 from braidrec.config.run import OptimizerConfig
 from braidrec.data.delivery import Rows
 from braidrec.graph.build import build_interactions
 from braidrec.graph.neighbourhood import FullGraph, SampledSubgraph, hop_specs
 from braidrec.graph.relation import INTERACTIONS
+from braidrec.models.contract import Encoded, Inputs
 from braidrec.models.lightgcn import LightGCN
 from braidrec.models.matrix_factorisation import MatrixFactorisation
 from braidrec.objectives.bpr import BPR
@@ -35,7 +37,7 @@ class Case:
     """What a step is made of."""
 
     model: str = "mf"
-    """ "mf", "mf_biases", or "lightgcn" (two layers, mean)."""
+    """ "mf", "mf_biases", "mf_scaled" (with a parameter of its own), or "lightgcn" (two layers, mean)."""
     mode: str = "full"
     """ "full", or "sampled" with every neighbour taken."""
     loss: str = "bpr"
@@ -61,6 +63,18 @@ STEPS = {
 }
 
 
+class ScaledFactors(MatrixFactorisation):
+    """A model with a parameter beside its table: every dimension of the vectors has a learned factor."""
+
+    def __init__(self) -> None:
+        super().__init__(dim=DIM, initial_std=1.0)
+        self.factor = nn.Parameter(torch.tensor([1.0, -0.5, 2.0], dtype=torch.float64))
+
+    def encode(self, inputs: Inputs) -> Encoded:
+        encoded = super().encode(inputs)
+        return Encoded(vectors=encoded.vectors * self.factor, ego=encoded.ego)
+
+
 class FixedNegatives:
     """Negatives that depend on nothing but the row's user, whoever asks and whatever else is in the batch."""
 
@@ -76,6 +90,8 @@ def make_table(case: Case) -> ReplicatedTable:
 def make_model(case: Case) -> MatrixFactorisation | LightGCN:
     if case.model == "lightgcn":
         return LightGCN(dim=DIM, layers=2, initial_std=1.0)
+    if case.model == "mf_scaled":
+        return ScaledFactors()
     return MatrixFactorisation(dim=DIM, initial_std=1.0, biases=case.model == "mf_biases")
 
 
@@ -97,7 +113,10 @@ def make_step(case: Case, context: SingleProcess | None = None) -> tuple[TrainSt
         exclude_from=relation if case.exclude_targets else None,
         num_users=NUM_USERS,
         optimizers=build_optimizers(
-            OptimizerConfig(kind=case.optimizer, learning_rate=1.0), [table.weight], [], sparse=case.sparse
+            OptimizerConfig(kind=case.optimizer, learning_rate=1.0),
+            [table.weight],
+            list(model.parameters()),
+            sparse=case.sparse,
         ),
         gradient_clip=case.gradient_clip,
         seed=5,
@@ -113,7 +132,7 @@ def some_rows(seed: int = 0, *, real: int = 7, padding: int = 3) -> Rows:
     size = real + padding
     chosen = rng.integers(0, len(TRAIN_USERS), size)
     is_real = (np.arange(size) < real).astype(np.float32)
-    weight = rng.uniform(0.2, 3.0, size).astype(np.float32)
+    weight = rng.integers(1, 24, size).astype(np.float32) / 8  # sums of eighths are exact in fp32
     weight[1] = 0.0
     return {
         "user": np.where(is_real == 1, TRAIN_USERS[chosen], 0),
@@ -198,9 +217,10 @@ def halves(rows: Rows) -> list[Rows]:
 
 
 def train(case: Case, batches: list[Rows], context: SingleProcess | None = None) -> Mapping[str, list[np.ndarray]]:
-    """Some steps: what each reports, the gradient that its optimizer saw, and the table after it."""
+    """Some steps: what each reports, the gradient that its optimizer saw, the table and own parameters after it."""
     step, table = make_step(case, context)
-    seen: Mapping[str, list[np.ndarray]] = {"losses": [], "weights": [], "gradients": [], "tables": []}
+    names = ("losses", "weights", "gradients", "tables", "parameters")
+    seen: Mapping[str, list[np.ndarray]] = {name: [] for name in names}
     step.optimizers[0].register_step_pre_hook(
         lambda *_: seen["gradients"].append(table.weight.grad.to_dense().numpy().copy())
     )
@@ -209,4 +229,5 @@ def train(case: Case, batches: list[Rows], context: SingleProcess | None = None)
         seen["losses"].append(result.losses.numpy().copy())
         seen["weights"].append(result.weights.numpy().copy())
         seen["tables"].append(table.weight.detach().numpy().copy())
+        seen["parameters"] += [parameter.detach().numpy().copy() for parameter in step.own_parameters]
     return seen

@@ -20,8 +20,9 @@ from step_cases import (
 )
 
 from braidrec.data.negatives import NegativeSampler
+from braidrec.errors import DivergedError
 from braidrec.graph.build import build_interactions
-from braidrec.training.step import DivergedError, Position
+from braidrec.training.step import Position
 
 EVERY_STEP = pytest.mark.parametrize("case", STEPS.values(), ids=STEPS.keys())
 # Degrees' roots are kept in fp32.

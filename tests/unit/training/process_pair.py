@@ -1,0 +1,88 @@
+"""Two processes in one gloo group that stay while tests send them functions to run."""
+
+import multiprocessing
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from braidrec.data.delivery import Rows
+from braidrec.training.context import ProcessGroup
+from braidrec.training.environment import use_threads
+from braidrec.training.events import Event
+
+SECONDS = 120
+
+
+class GroupWorker(ProcessGroup):
+    """A worker of the pair, which keeps what it emits."""
+
+    def __init__(self) -> None:
+        super().__init__(device=torch.device("cpu"), local_rank=dist.get_rank())
+        self.events: list[Event] = []
+
+    def train_chunks(self) -> Iterable[Rows] | None:
+        return None
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+
+class Pair:
+    """Sends one function to both processes and collects what the two return."""
+
+    def __init__(self, folder: Path) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._connections: list[Connection] = []
+        self._processes = []
+        for rank in range(2):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(rank, str(folder / "rendezvous"), theirs), daemon=True)
+            process.start()
+            self._connections.append(ours)
+            self._processes.append(process)
+
+    def run(self, function: Callable[..., Any], *arguments: tuple[Any, Any]) -> list[Any]:
+        """`function(worker, …)` on both ranks, each argument being a pair: rank 0's and rank 1's.
+
+        Returns:
+            What the ranks returned; an exception that was raised there stands for its rank's result.
+        """
+        for rank, connection in enumerate(self._connections):
+            connection.send((function, [argument[rank] for argument in arguments]))
+        results = []
+        for connection in self._connections:
+            assert connection.poll(SECONDS), "a rank did not answer: it waits for the other, or died"
+            results.append(connection.recv())
+        return results
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+
+def both(value: Any) -> tuple[Any, Any]:
+    """The same argument for both ranks."""
+    return value, value
+
+
+def _serve(rank: int, rendezvous: str, connection: Connection) -> None:
+    use_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2, timeout=timedelta(seconds=SECONDS // 2)
+    )
+    while True:
+        function, arguments = connection.recv()
+        try:
+            result = function(GroupWorker(), *arguments)
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            result = error
+        connection.send(result)
