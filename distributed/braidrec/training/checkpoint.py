@@ -133,6 +133,7 @@ class CheckpointStore:
             os.rename(staging, target.path)
             _sync_folder(Path(target.path).parent)
             return
+        target.filesystem.create_dir(target.path, recursive=True)
         for file in (TENSORS, STATE, MANIFEST):
             pafs.copy_files(str(staging / file), f"{target.path}/{file}", destination_filesystem=target.filesystem)
 
