@@ -39,6 +39,17 @@ def test_ten_million_nodes_are_sampled() -> None:
     assert "600,000,000 edges" in choice.reason
 
 
+def test_the_estimate_of_sampled_edges_follows_the_hops_outwards() -> None:
+    # Mean degree 20. 100 seeds draw 1,000 edges; those 1,100 nodes draw 5 each: 5,500. With all: 2,000 + 2,100 × 20.
+    relation = relation_of_size(1_000_000, 20_000_000)
+    arguments = {"seeds_per_step": 100, "dim": 64, "memory_bytes": 64 * GIB}
+    assert " 6,500 sampled" in choose_propagation([relation] * 2, fan_outs=[10, 5], **arguments).reason
+    assert " 44,000 sampled" in choose_propagation([relation] * 2, fan_outs=[-1, -1], **arguments).reason
+    # No hop draws more edges than there are, nor from more nodes.
+    small = relation_of_size(1_000, 20_000)
+    assert " 21,000 sampled" in choose_propagation([small] * 3, fan_outs=[10] * 3, **arguments).reason
+
+
 def test_taking_every_neighbour_never_beats_the_full_graph_on_a_small_one() -> None:
     assert choose(GOWALLA, fan_out=-1).mode == "full"
 

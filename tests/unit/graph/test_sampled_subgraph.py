@@ -189,6 +189,33 @@ def test_edge_weights_and_their_gradients(name: str, normalise: str, sampler: st
     assert_near(weight.grad, weight_gradient, 1e-5)
 
 
+@pytest.mark.parametrize("kernel", ["dgl", "torch"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("chain", [(INTERACTIONS,) * 3, ("also_viewed", INTERACTIONS)])
+@pytest.mark.parametrize("exclude", [False, True])
+def test_a_drawn_chain_and_its_gradient_are_dense_products(
+    chain: tuple[str, ...], sampler: str, kernel: str, exclude: bool
+) -> None:
+    excluded = target_edges(TARGETS) if exclude else None
+    source = sampled(sampler, kernel)
+    neighbourhood = source.neighbourhood(hop_specs(chain, [2, 3]), SEEDS, step_seed=9, exclude=excluded)
+    h = rows(7, N, DIM).requires_grad_()
+    levels = propagate(neighbourhood, h[neighbourhood.input_nodes])
+    fan_outs = [spec.fan_out for spec in hop_specs(chain, [2, 3])]
+    power, loss, wanted_gradient = np.eye(N), torch.zeros(()), np.zeros((N, DIM))
+    for level, (hop, name, fan_out) in enumerate(zip(neighbourhood.hops, chain, fan_outs, strict=True), start=1):
+        factors, matrix = normalised(DENSE[name]), np.zeros((N, N))
+        for sender, receiver, _ in global_edges(hop):
+            matrix[receiver, sender] = factors[receiver, sender] * max(1.0, DENSE[name][receiver].sum() / fan_out)
+        power = matrix @ power
+        assert_near(levels[level], (power @ h.detach().double().numpy())[SEEDS.numpy()], 1e-5)
+        weights = rows(20 + level, len(SEEDS), DIM)
+        loss = loss + (levels[level] * weights).sum()
+        wanted_gradient += power[SEEDS.numpy()].T @ weights.double().numpy()
+    loss.backward()
+    assert_near(h.grad, wanted_gradient, 1e-5)
+
+
 def target_edges(pairs: list[tuple[int, int]]) -> torch.Tensor:
     """Ids of both directions of the pairs."""
     users, items = np.array(pairs).T
