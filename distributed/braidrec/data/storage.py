@@ -1,6 +1,8 @@
 """Files by path or URI: the few operations that the data package needs, on any pyarrow filesystem."""
 
 import hashlib
+import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,9 +86,25 @@ class Location:
             return bytes(stream.read())
 
     def write_bytes(self, content: Any) -> None:
-        """Write a whole file, making its folder where the filesystem has folders."""
-        self.filesystem.create_dir(self.path.rpartition("/")[0], recursive=True)
-        with self.filesystem.open_output_stream(self.path, compression=None) as stream:
+        """Write a whole file, making its folder where the filesystem has folders.
+
+        It appears complete or not at all, whoever reads it meanwhile or kills this process: on local disks by a
+        rename, on object stores because that is how an upload ends.
+        """
+        folder, _, name = self.path.rpartition("/")
+        self.filesystem.create_dir(folder, recursive=True)
+        if not self.is_local:
+            self._write(self.path, content)
+            return
+        temporary = f"{folder}/.{name}-{secrets.token_hex(4)}"
+        try:
+            self._write(temporary, content)
+            os.replace(temporary, self.path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+
+    def _write(self, path: str, content: Any) -> None:
+        with self.filesystem.open_output_stream(path, compression=None) as stream:
             stream.write(content)
 
     def remove(self) -> None:
