@@ -78,7 +78,7 @@ class RunFolder:
             ConfigError: there is none of that name; the message lists those that are there.
         """
         folder = cls(Location.of(storage).child(name))
-        if not folder.location.child("config.yaml").is_file():
+        if not _is_name(name) or not folder.location.child("config.yaml").is_file():
             files = Location.of(storage).files()
             names = sorted(
                 {path.partition("/")[0] for path in files if path.count("/") == 1 and path.endswith("/config.yaml")}
@@ -218,9 +218,13 @@ def _made_up_name(config: RunConfig) -> str:
     return f"{config.model.encoder.kind}-{data}-{stamp}-{secrets.token_hex(2)}"
 
 
-def _check_name(name: str) -> None:
+def _is_name(name: str) -> bool:
     allowed = all(character.isalnum() or character in "-_." for character in name)
-    if not name or not allowed or name.startswith("."):
+    return allowed and name != "" and not name.startswith(".")
+
+
+def _check_name(name: str) -> None:
+    if not _is_name(name):
         raise ConfigError(f"name: {name!r} must consist of letters, digits, '-', '_' and '.', and not start with a '.'")
 
 
