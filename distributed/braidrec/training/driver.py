@@ -23,8 +23,8 @@ from braidrec.training.environment import use_threads
 from braidrec.training.events import Listener, Note
 from braidrec.training.listeners import FanOut, MetricsFile, Seconds
 from braidrec.training.local_worker import LocalWorker
-from braidrec.training.loop import Loop, LoopResult
-from braidrec.training.result import Example, TrainResult
+from braidrec.training.loop import Loop
+from braidrec.training.result import Example, LoopResult, TrainResult
 from braidrec.training.run_folder import Lease, RunFolder
 from braidrec.training.tracked import Tracked
 

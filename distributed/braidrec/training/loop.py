@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
 from braidrec.data.delivery import Rows, ShardPlan
 from braidrec.data.description import Split
@@ -25,6 +26,7 @@ from braidrec.training.optimizers import (
     restore_optimizers,
     set_learning_rate,
 )
+from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
 from braidrec.training.step import LOSS_TERMS, Position, TrainStep
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
@@ -32,21 +34,6 @@ from braidrec.training.validation import SplitEvaluation, make_ranker, sign_of
 
 SECONDS_BETWEEN_PROGRESS = 0.4
 EXAMPLE_ITEMS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopResult:
-    """What every rank knows at the end."""
-
-    best_epoch: int
-    epochs_run: int
-    metrics: dict[str, float]
-    """ "valid/recall@20", "test/recall@20", … of the best epoch."""
-    example_user: int
-    """The most active user; `example_items` are the best (item, score) for it, its train items left out."""
-    example_items: list[tuple[int, float]]
-    slices: dict[str, dict[str, dict[str, float]]]
-    """Of the test split: {slice: {group: {"num_users": …, "recall@20": …}}}."""
 
 
 class Loop:
@@ -163,8 +150,12 @@ class Loop:
         if monitor is None:
             self.state = replace(self.state, best_epoch=epoch, best_value=None, stale_validations=0)
             return False
-        value = metrics[f"valid/{monitor}"]
-        best = self.state.best_value
+        value, best = metrics.get(f"valid/{monitor}"), self.state.best_value
+        if value is None:
+            raise ConfigError(
+                f"evaluation.monitor={monitor!r} is undefined for every validation user (as AUC is for a user without "
+                "negatives): monitor another metric"
+            )
         if best is None or sign_of(monitor) * value > sign_of(monitor) * best:
             self.state = replace(self.state, best_epoch=epoch, best_value=value, stale_validations=0)
             return True

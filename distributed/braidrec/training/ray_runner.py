@@ -19,7 +19,7 @@ from braidrec.errors import RunError
 from braidrec.training.build import loss_columns
 from braidrec.training.environment import training_environment
 from braidrec.training.events import Event
-from braidrec.training.loop import LoopResult
+from braidrec.training.result import LoopResult
 
 POLL_SECONDS = 0.25
 
@@ -46,7 +46,7 @@ def run_on_ray(
     start_ray(config.workers.num)
     import ray
 
-    from braidrec.training.ray_worker import Mailbox
+    from braidrec.training.mailbox import Mailbox
 
     _refuse_local_storage_on_several_nodes(run_folder)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ class MailboxListener:
     def _drain(self) -> None:
         import ray
 
-        from braidrec.training.ray_worker import Refused
+        from braidrec.training.mailbox import Refused
 
         for message in ray.get(self._mailbox.take.remote()):
             if isinstance(message, LoopResult):
@@ -177,7 +177,7 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
     from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from braidrec.training.ray_worker import train_worker
+    from braidrec.training.ray_entry import train_worker
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     place = placement(config, ray.cluster_resources().get("CPU", 1.0), len(nodes))

@@ -1,4 +1,4 @@
-"""A training worker under Ray Train, and the mailbox through which rank 0 talks to the driver."""
+"""A training worker under Ray Train."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,33 +18,12 @@ from braidrec.training.build import build_parts
 from braidrec.training.context import ProcessGroup
 from braidrec.training.environment import use_threads
 from braidrec.training.events import Event
-from braidrec.training.loop import Loop, LoopResult
+from braidrec.training.loop import Loop
+from braidrec.training.mailbox import Refused
+from braidrec.training.result import LoopResult
 
 FINAL_ERRORS = (ConfigError, DatasetError, RunError)
 """Errors that every rank meets alike and that trying again does not mend."""
-
-
-class Refused:
-    """The run cannot go on for a reason of its own; restarting workers would not help."""
-
-    def __init__(self, error: Exception) -> None:
-        self.kind = type(error).__name__
-        self.reason = str(error)
-
-
-@ray.remote(num_cpus=0)
-class Mailbox:
-    """Holds what rank 0 says until the driver fetches it."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Event | LoopResult | Refused] = []
-
-    def post(self, message: Event | LoopResult | Refused) -> None:
-        self._waiting.append(message)
-
-    def take(self) -> list[Event | LoopResult | Refused]:
-        waiting, self._waiting = self._waiting, []
-        return waiting
 
 
 class RayWorker(ProcessGroup):
@@ -73,8 +52,8 @@ class RayWorker(ProcessGroup):
             ray.get(self._mailbox.post.remote(message))
 
 
-def train_worker(settings: dict[str, Any]) -> None:
-    """What Ray Train runs on every worker."""
+def run_worker(settings: dict[str, Any]) -> None:
+    """Train as one rank; `settings` are those that the driver gave to Ray Train."""
     config = validate(RunConfig, settings["config"], "the run's configuration")
     use_threads(settings["threads"])
     context = RayWorker(settings["mailbox"], streams=settings["streams"])
@@ -83,6 +62,6 @@ def train_worker(settings: dict[str, Any]) -> None:
         loop = Loop(config, build_parts(config, folder, context), context, Location.of(settings["run_folder"]))
         result = loop.run()
     except FINAL_ERRORS as error:
-        context.emit_last(Refused(error))
+        context.emit_last(Refused(reason=str(error)))
         return
     context.emit_last(result)

@@ -1,7 +1,22 @@
-"""What a training returns, typed."""
+"""What a training returns, typed. Light to import: the mailbox between worker and driver carries it."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopResult:
+    """What every rank knows at the end."""
+
+    best_epoch: int
+    epochs_run: int
+    metrics: dict[str, float]
+    """ "valid/recall@20", "test/recall@20", … of the best epoch."""
+    example_user: int
+    """The most active user; `example_items` are the best (item, score) for it, its train items left out."""
+    example_items: list[tuple[int, float]]
+    slices: dict[str, dict[str, dict[str, float]]]
+    """Of the test split: {slice: {group: {"num_users": …, "recall@20": …}}}."""
 
 
 @dataclass(frozen=True, kw_only=True)
