@@ -3,7 +3,7 @@
     python benchmarks/baselines.py --data ../shared/data/tiktok --work /tmp/baselines
     python benchmarks/baselines.py --data ../shared/data/lfm2k --work /tmp/baselines
 
-LightGCN over 1–4 layers × two regularisers, BPR-MF over the same regularisers; the best validation Recall@20 of the first
+LightGCN over 1–4 layers × two regularisers, BPR-MF over the same; the best validation Recall@20 of the first
 seed decides, and the chosen setting is trained with all seeds. Finished runs are kept in --work and not repeated. On
 TikTok the published column is what is called validation here (docs/results.md), so both splits are printed.
 """

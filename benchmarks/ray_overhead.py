@@ -2,7 +2,7 @@
 
     python benchmarks/ray_overhead.py --data ../shared/data/gowalla --epochs 3
 
-One worker with all cores on either side, exact LightGCN; seconds of an epoch's training without evaluation, from the same
+One worker with all cores on either side, exact LightGCN; seconds of an epoch's training without evaluation, by the same
 clock in the loop. The two take turns. The start of Ray and of its worker is printed apart: it is paid once a run.
 """
 

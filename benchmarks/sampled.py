@@ -2,8 +2,8 @@
 
     python benchmarks/sampled.py --data ../shared/data/gowalla --epochs 5
 
-For every fan-out and sampler: Recall@20 beside the exact mode's, batches per second, input rows per batch. Evaluation is
-exact in all of them.
+For every fan-out and sampler: Recall@20 beside the exact mode's, batches per second, input rows per batch. Evaluation
+is exact in all of them.
 """
 
 import argparse
