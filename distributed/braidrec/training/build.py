@@ -115,7 +115,7 @@ def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext
     torch.manual_seed(seed_for(config.seed, "parameters"))
     assert isinstance(model, nn.Module)
     model.to(context.device)
-    kernel = choose_kernel(context.device, propagation.kernel)
+    kernel = _kernel(context.device, propagation.kernel)
     whole_graph = FullGraph(relations, device=context.device, kernel=kernel)
     source: NeighbourhoodSource = whole_graph
     if choice.mode == "sampled":
@@ -196,15 +196,12 @@ def _choose(
 ) -> PropagationChoice:
     hops = [spec for chain in chains.values() for spec in chain]
     negatives = 0 if isinstance(config.objective.loss, RatingMSEConfig) else config.objective.negatives.per_positive
-    share = psutil.virtual_memory().available / context.world_size
-    if context.device.type == "cuda":
-        share = torch.cuda.mem_get_info(context.device)[0]
     choice = choose_propagation(
         [relations[spec.relation] for spec in hops],
         fan_outs=[spec.fan_out for spec in reversed(hops)],
         seeds_per_step=config.training.batch_size // context.world_size * (2 + negatives),
         dim=config.model.dim,
-        memory_bytes=int(share),
+        memory_bytes=_memory_share(context),
         wanted=config.training.propagation.mode,
     )
     if config.training.propagation.exclude_targets and choice.mode == "full":
@@ -214,6 +211,22 @@ def _choose(
             "training.propagation.exclude_targets=true needs mode=sampled: the full graph is shared by all batches"
         )
     return choice
+
+
+def _memory_share(context: WorkerContext) -> int:
+    """Bytes that a worker may use: rank 0's figure, for ranks that chose differently would wait for each other."""
+    share = float(psutil.virtual_memory().available / context.world_size)
+    if context.device.type == "cuda":
+        share = float(torch.cuda.mem_get_info(context.device)[0])
+    told = torch.tensor([share if context.rank == 0 else 0.0], dtype=torch.float64, device=context.device)
+    return int(context.all_reduce(told))
+
+
+def _kernel(device: torch.device, wanted: str) -> str:
+    try:
+        return choose_kernel(device, wanted)
+    except ValueError as error:
+        raise ConfigError(f"training.propagation.{error}") from None
 
 
 def _wants_sparse(config: RunConfig, choice: PropagationChoice, chains: Mapping[str, tuple[HopSpec, ...]]) -> bool:

@@ -14,13 +14,25 @@ def check_run(config: RunConfig, folder: DatasetFolder) -> None:
     Raises:
         ConfigError: naming the key, its value and the mend.
     """
+    _check_cut_offs(config)
     _check_monitor(config, folder)
     _check_columns(config, folder)
-    if folder.num_rows("train") < config.workers.num:
+    rows = folder.num_rows("train")
+    if rows == 0:
         raise ConfigError(
-            f"workers.num={config.workers.num}: the train split of {folder.path} has only "
-            f"{folder.num_rows('train')} rows"
+            f"data.path: the train split of {folder.path} is empty; prepare it with another split protocol"
         )
+    if rows < config.workers.num:
+        raise ConfigError(
+            f"workers.num={config.workers.num}: the train split of {folder.path} has only {rows} rows; use "
+            f"workers.num={rows} or fewer"
+        )
+
+
+def _check_cut_offs(config: RunConfig) -> None:
+    at = config.evaluation.at
+    if not at or len(set(at)) < len(at):
+        raise ConfigError(f"evaluation.at={list(at)}: give at least one cut-off k, and each once")
 
 
 def _check_monitor(config: RunConfig, folder: DatasetFolder) -> None:

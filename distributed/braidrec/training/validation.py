@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from braidrec.config.load import ConfigError
 from braidrec.config.run import EvaluationConfig
 from braidrec.data.description import Split
 from braidrec.data.folder import DatasetFolder
@@ -56,6 +57,8 @@ class SplitEvaluation:
         mask: "train" or "train+valid": items taken out of the candidates.
         rating: also RMSE and MAE.
         detail: also slices and per-user values.
+    Raises:
+        ConfigError: nothing is left to evaluate, or a cut-off that makes no sense.
     """
 
     def __init__(
@@ -75,18 +78,23 @@ class SplitEvaluation:
         if detail and config.slices:
             slices = [user_activity(users), item_popularity(items), item_warmth(items)]
         self._detail = detail
-        self._evaluator = Evaluator(
-            held_out=pairs_of(folder, [split], with_ratings=rating),
-            mask=pairs_of(folder, ["train", "valid"] if mask == "train+valid" else ["train"]),
-            train_item_degree=items,
-            train_user_degree=users,
-            at=config.at,
-            auc=config.auc,
-            rating=rating,
-            slices=slices,
-            per_user=detail,
-            tile_mb=config.tile_mb,
-        )
+        held_out = pairs_of(folder, [split], with_ratings=rating)
+        masked = pairs_of(folder, ["train", "valid"] if mask == "train+valid" else ["train"])
+        try:
+            self._evaluator = Evaluator(
+                held_out=held_out,
+                mask=masked,
+                train_item_degree=items,
+                train_user_degree=users,
+                at=config.at,
+                auc=config.auc,
+                rating=rating,
+                slices=slices,
+                per_user=detail,
+                tile_mb=config.tile_mb,
+            )
+        except ValueError as error:
+            raise ConfigError(f"the {split} split of {folder.path} with mask={mask}: {error}") from None
 
     def run(self, ranker: Ranker, context: Collectives, progress: Callable[[int, int], None]) -> SplitResult:
         """Rank this rank's users and add up over all ranks. `progress(users done, users in all)` of the whole split."""
