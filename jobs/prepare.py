@@ -1,41 +1,31 @@
-"""Prepare a dataset folder from raw logs. `python jobs/prepare.py --help` explains."""
+"""Turn interaction logs, vectors and item tables into a dataset folder that jobs/train.py reads.
 
-import argparse
+    python jobs/prepare.py --config configs/datasets/tiktok.yaml --set source.path=raw/tiktok
+    python jobs/prepare.py --set output=datasets/mine --set 'source={kind: table, paths: [clicks.csv.gz]}' \\
+        --set source.columns.user=customer --set source.columns.item=sku --set core.users=5 --set core.items=5
+
+Ends with a table of what was written and what was left out. Keys: docs/configuration.md; the folder:
+docs/dataset-format.md. Exit status: 0 done, 2 refused.
+"""
+
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "distributed"))
 
-from braidrec.config.load import ConfigError, load_config
-from braidrec.config.prepare import PrepareConfig
-from braidrec.data.errors import DatasetError
-from braidrec.data.prepare import PrepareResult, prepare
+from braidrec.command_line import job_parser, run_job
 
-HELP = """\
-Turn interaction logs, vectors and item tables into a dataset folder that jobs/train.py reads.
+if TYPE_CHECKING:
+    from rich.console import Console
 
-examples:
-  python jobs/prepare.py --config configs/datasets/tiktok.yaml \\
-      --set source.path=raw/tiktok --set output=datasets/tiktok
-  python jobs/prepare.py --set output=datasets/mine --set 'source={kind: table, paths: [clicks.csv.gz]}' \\
-      --set source.columns.user=customer --set source.columns.item=sku --set core.users=5 --set core.items=5
-
-Every key, its meaning and its default: braidrec/config/prepare.py. What is written: docs/dataset-format.md."""
+    from braidrec.data.prepare import PrepareResult
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="YAML file; repeatable, later ones win"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a.b=value (YAML); repeatable"
-    )
-    return parser.parse_args()
-
-
-def show(result: PrepareResult, console: Console) -> None:
+def show(result: "PrepareResult", console: "Console") -> None:
     """The summary that ends the job."""
+    from rich.table import Table
+
     description = result.description
     table = Table(title=f"{description.name}: {result.path}", title_justify="left", show_header=False)
     table.add_row("users × items", f"{result.num_users:,} × {result.num_items:,}")
@@ -55,19 +45,21 @@ def show(result: PrepareResult, console: Console) -> None:
     console.print(f"next: {command}", soft_wrap=True, highlight=False)
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main() -> None:
+    arguments = job_parser(__doc__).parse_args()
+    from braidrec.config.load import load_config
+    from braidrec.config.prepare import PrepareConfig
+
+    config = load_config(PrepareConfig, arguments.config, arguments.overrides)
+    from rich.console import Console
+
+    from braidrec.data.prepare import prepare
+
     console = Console()
-    try:
-        config = load_config(PrepareConfig, arguments.config, arguments.set)
-        with console.status("preparing") as status:
-            result = prepare(config, report=status.update)
-    except (ConfigError, DatasetError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 1
+    with console.status("preparing") as status:
+        result = prepare(config, report=status.update)
     show(result, console)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_job(main)

@@ -82,7 +82,17 @@ def make_buckets(
     )
     consume = partial(_write_bucket, staging=staging, deduplicate=deduplicate, min_rating=min_rating)
     inputs = [{"file": file} for file in scanned.files]
-    answers = list(shuffle_tasks(inputs, produce, consume, key="bucket", num_keys=num_buckets, schema=BUCKET_SCHEMA))
+    answers = list(
+        shuffle_tasks(
+            inputs,
+            produce,
+            consume,
+            key="bucket",
+            num_keys=num_buckets,
+            schema=BUCKET_SCHEMA,
+            fits_one_task=num_buckets == 1,
+        )
+    )
     return Buckets(
         files=tuple(sorted(answer["file"] for answer in answers)),
         counts={name: sum(answer[name] for answer in answers) for name in BUCKET_COUNTS},

@@ -176,7 +176,16 @@ def write_splits(
     )
     consume = partial(_write_part, output=output, parts=parts, seed=seed)
     inputs = [{"file": file} for file in labelled.files]
-    answers = shuffle_tasks(inputs, produce, consume, key="part", num_keys=len(parts), schema=PART_SCHEMA)
+    answers = shuffle_tasks(
+        inputs,
+        produce,
+        consume,
+        key="part",
+        num_keys=len(parts),
+        schema=PART_SCHEMA,
+        # A bucket is what one task can hold.
+        fits_one_task=len(inputs) == 1,
+    )
     entries = {a["path"]: FileEntry(bytes=a["bytes"], sha256=a["sha256"]) for a in answers}
     for split in SPLITS:
         if not labelled.counts[split]:

@@ -8,11 +8,16 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+import braidrec
 from braidrec.data.errors import DatasetError
+from braidrec.display import quiet_ray
 
 ERROR_COLUMN = "error"
 LEAST_LOGICAL_CPUS = 4
@@ -24,18 +29,22 @@ Answer = dict[str, Any]
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Ray as it is if it runs already, else the cluster of `RAY_ADDRESS`, else a local one that ends with the block.
+    """Ray as it is if it runs already in this process, else the cluster that RAY_ADDRESS names (as a submitted job
+    does), else a Ray of our own that ends with the block.
 
-    Progress bars and Ray Data's chatter are off inside.
+    On a cluster the library itself travels with the job. Progress bars and Ray Data's chatter are off inside.
     """
+    settings = quiet_ray()
     import ray
 
     started = not ray.is_initialized()
-    if started:
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if "RAY_ADDRESS" not in os.environ:
-            quiet |= {"num_cpus": max(LEAST_LOGICAL_CPUS, os.cpu_count() or 1), "include_dashboard": False}
-        ray.init(**quiet)
+    if started and os.environ.get("RAY_ADDRESS"):
+        package = str(Path(braidrec.__file__).parent)
+        ray.init(runtime_env={"py_modules": [package]}, **settings.init_arguments)
+    elif started:
+        # Not any other Ray of this machine, whose CPUs are somebody else's.
+        cpus = max(LEAST_LOGICAL_CPUS, os.cpu_count() or 1)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **settings.init_arguments)
     try:
         with _quiet_ray_data():
             yield
@@ -81,9 +90,20 @@ def shuffle_tasks(
     key: str,
     num_keys: int,
     schema: Any,
+    fits_one_task: bool,
 ) -> Iterator[Answer]:
-    """`produce` makes tables of each input; all rows with one value of the integer column `key` meet in `consume`."""
+    """`produce` makes tables of each input; all rows with one value of the integer column `key` meet in `consume`.
+
+    Args:
+        num_keys: values that `key` can have, from 0 on.
+        fits_one_task: the tables are small enough to be held together. Then one task does it all, because a shuffle's
+            reducers are processes of their own, whose start takes longer than the work.
+    """
     if not inputs:
+        return
+    if fits_one_task:
+        whole = partial(_in_one_task, inputs=inputs, produce=produce, consume=consume, key=key)
+        yield from run_tasks([{"all": True}], whole, schema)
         return
     dataset = (
         _dataset_of(inputs)
@@ -114,6 +134,20 @@ def fetch(reference: Any) -> Any:
     import ray
 
     return ray.get(reference)
+
+
+def _in_one_task(
+    _: Answer,
+    *,
+    inputs: Inputs,
+    produce: Callable[[Answer], Iterator[Any]],
+    consume: Callable[[Any], Answer],
+    key: str,
+) -> Iterator[Answer]:
+    table = pa.concat_tables([table for entry in inputs for table in produce(dict(entry))])
+    keys = table.column(key)
+    for value in pc.unique(keys).sort():
+        yield consume(table.filter(pc.equal(keys, value)))
 
 
 def _dataset_of(inputs: Inputs) -> Any:

@@ -252,7 +252,9 @@ def write_vectors(source: VectorSource, item_ids: Any, writer: DatasetWriter) ->
     )
     consume = partial(_write_part, folder=f"features/{source.modality}", output=writer.location, source=source)
     parts = -(-len(present) // per_part)
-    for answer in shuffle_tasks(source.chunks(), produce, consume, key="part", num_keys=parts, schema=PART_SCHEMA):
+    for answer in shuffle_tasks(
+        source.chunks(), produce, consume, key="part", num_keys=parts, schema=PART_SCHEMA, fits_one_task=parts == 1
+    ):
         writer.record(answer["path"], FileEntry(bytes=answer["bytes"], sha256=answer["sha256"]))
     provenance = {
         "kind": "imported",
