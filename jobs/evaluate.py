@@ -1,7 +1,7 @@
 """Evaluate a finished run by full ranking.
 
     python jobs/evaluate.py --set run=NAME
-    python jobs/evaluate.py --set run=NAME --set split=valid --set mask=train+valid --set auc=true
+    python jobs/evaluate.py --set run=NAME --set mask=train+valid --set auc=true
     python jobs/evaluate.py --set run=/somewhere/runs/NAME --set data_path=/moved/data --set output=/tmp/evaluation
 
 Prints the metrics and writes them as JSON, with the values of every user as Parquet. Keys: docs/configuration.md.

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from braidrec.config.load import ConfigError
+from braidrec.config.load import ConfigError, validate
 from braidrec.config.run import EvaluationConfig
 from braidrec.config.runs import EvaluateConfig
 from braidrec.data.storage import Location
@@ -39,7 +39,7 @@ def evaluate(
     Raises:
         ConfigError, DatasetError, CheckpointError: naming what is wrong and the mend.
     """
-    return evaluate_config(EvaluateConfig.model_validate({"run": run, **options}), progress)
+    return evaluate_config(validate(EvaluateConfig, {"run": run, **options}, "evaluate()"), progress)
 
 
 def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]) -> EvaluateResult:

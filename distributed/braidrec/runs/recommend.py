@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from braidrec.config.load import ConfigError
+from braidrec.config.load import ConfigError, validate
 from braidrec.config.runs import RecommendConfig
 from braidrec.data.description import Split
 from braidrec.data.pairs import pairs_of
@@ -55,7 +55,7 @@ def recommend(
     Raises:
         ConfigError: an unknown user or item id, or a file that is not there.
     """
-    return recommend_config(RecommendConfig.model_validate({"run": run, **options}), progress)
+    return recommend_config(validate(RecommendConfig, {"run": run, **options}, "recommend()"), progress)
 
 
 def recommend_config(config: RecommendConfig, progress: Callable[[int, int], None]) -> RecommendResult:
