@@ -114,9 +114,13 @@ class SampledSubgraph:
             exclude: edge ids of the relation `interactions` (any order; −1 stands for no edge, as from
                 `Relation.edge_ids`) that must not be used though they stay counted in the fan-out: the batch's own
                 interactions and their reverse. Other relations have other edge ids and lose nothing.
+        Raises:
+            ValueError: a seed that is no node (DGL would end the process) or repeated (its rows would be wrong).
         """
         assert seeds is not None, "sampled propagation needs seed nodes"
         destinations = seeds.cpu()
+        if chain:
+            _check_seeds(destinations, self.relations[chain[-1].relation].num_nodes)
         excluded = None if exclude is None else exclude.cpu().sort().values
         hops: list[Hop] = []
         for distance, spec in enumerate(reversed(chain)):
@@ -143,6 +147,16 @@ class SampledSubgraph:
             scale=None if drawn.scale is None else drawn.scale.to(self.device),
             edge_ids=drawn.edge_ids.to(self.device),
         )
+
+
+def _check_seeds(seeds: Tensor, num_nodes: int) -> None:
+    ordered = seeds.sort().values
+    for extreme in ordered[:1].tolist() + ordered[-1:].tolist():
+        if not 0 <= extreme < num_nodes:
+            raise ValueError(f"seed node {extreme} is outside 0 … {num_nodes - 1}")
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise ValueError(f"seed node {int(repeated[0])} is given more than once: seeds must be distinct")
 
 
 def hop_specs(relations: Sequence[str], fan_outs: Sequence[int]) -> tuple[HopSpec, ...]:

@@ -296,6 +296,28 @@ def test_a_graph_without_edges(sampler: str, fan_out: int) -> None:
     assert levels[1].tolist() == levels[2].tolist() == [[0.0] * DIM] * 2
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [
+        ([3, N], f"seed node {N} is outside 0 … {N - 1}"),
+        ([-1, 3], f"seed node -1 is outside 0 … {N - 1}"),
+        ([3, 5, 3, 7, 3], "seed node 3 is given more than once"),
+    ],
+)
+def test_seeds_that_are_no_nodes_or_repeated(sampler: str, seeds: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampled(sampler).neighbourhood(hop_specs([INTERACTIONS], [2]), torch.tensor(seeds))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("fan_out", [-1, 2])
+def test_no_seeds(sampler: str, fan_out: int) -> None:
+    no_seeds = torch.tensor([], dtype=torch.int64)
+    neighbourhood = sampled(sampler).neighbourhood(hop_specs([INTERACTIONS] * 2, [fan_out]), no_seeds)
+    assert [level.shape for level in propagate(neighbourhood, torch.zeros(0, DIM))] == [(0, DIM)] * 3
+
+
 def test_without_hops_the_seeds_are_the_input() -> None:
     neighbourhood = sampled().neighbourhood((), SEEDS)
     assert torch.equal(neighbourhood.input_nodes, SEEDS)
