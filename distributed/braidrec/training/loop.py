@@ -1,7 +1,7 @@
 """The training loop, written once: the same code in one process, in a bare process group and under Ray Train."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.errors import CheckpointError
 from braidrec.evaluation.full_ranking import rank
+from braidrec.evaluation.ranker import VectorRanker
 from braidrec.training.build import Parts
 from braidrec.training.checkpoint import CheckpointStore, RunState, prefixed, with_prefix
 from braidrec.training.context import WorkerContext
@@ -30,7 +31,7 @@ from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
 from braidrec.training.step import LOSS_TERMS, Position, TrainStep
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
-from braidrec.training.validation import SplitEvaluation, make_ranker, sign_of
+from braidrec.training.validation import SplitEvaluation, SplitResult, make_ranker, sign_of
 
 SECONDS_BETWEEN_PROGRESS = 0.4
 EXAMPLE_ITEMS = 5
@@ -131,18 +132,20 @@ class Loop:
             yield rows
 
     def _validate(self, epoch: int) -> dict[str, float]:
-        metrics: dict[str, float] = {}
+        watched = {"valid": self.valid, "test": self.test if self.config.evaluation.watch_test else None}
         with self.timer.phase("evaluation"):
-            if self.valid is not None:
-                metrics |= self._evaluate(self.valid, "valid", epoch)
-            if self.config.evaluation.watch_test and self.test is not None:
-                metrics |= self._evaluate(self.test, "test", epoch)
-        return metrics
+            results = self._evaluate(watched, make_ranker(self.parts), epoch)
+        return {f"{split}/{name}": value for split, done in results.items() for name, value in done.metrics.items()}
 
-    def _evaluate(self, evaluation: SplitEvaluation, split: str, epoch: int) -> dict[str, float]:
-        start = time.perf_counter()
-        result = evaluation.run(make_ranker(self.parts), self.context, self._reporter(split, epoch, start))
-        return {f"{split}/{name}": value for name, value in result.metrics.items()}
+    def _evaluate(
+        self, evaluations: Mapping[str, SplitEvaluation | None], ranker: VectorRanker, epoch: int
+    ) -> dict[str, SplitResult]:
+        """Results of the splits that have an evaluation."""
+        return {
+            split: evaluation.run(ranker, self.context, self._reporter(split, epoch, time.perf_counter()))
+            for split, evaluation in evaluations.items()
+            if evaluation is not None
+        }
 
     def _keep_score(self, epoch: int, metrics: dict[str, float]) -> bool:
         """Update best and patience; without a monitored metric the newest epoch is the best."""
@@ -172,20 +175,12 @@ class Loop:
         if self.context.rank == 0:
             self.folder.child("per_user").remove()  # by an earlier finish, perhaps with more ranks
         self.context.barrier()
-        metrics: dict[str, float] = {}
-        slices: dict[str, dict[str, dict[str, float]]] = {}
-        for split, evaluation in (("valid", self.valid), ("test", self.test)):
-            if evaluation is None:
-                continue
-            start = time.perf_counter()
-            done = evaluation.run(
-                make_ranker(self.parts), self.context, self._reporter(split, self.state.best_epoch, start)
-            )
-            metrics |= {f"{split}/{name}": value for name, value in done.metrics.items()}
-            if split == "test":
-                slices = done.result.slices
-                done.write_per_user(self.folder.child(f"per_user/test/part-{self.context.rank:05d}.parquet"))
-        example_user, example_items = self._example()
+        ranker = make_ranker(self.parts)
+        results = self._evaluate({"valid": self.valid, "test": self.test}, ranker, self.state.best_epoch)
+        metrics = {f"{split}/{name}": value for split, done in results.items() for name, value in done.metrics.items()}
+        if "test" in results:
+            results["test"].write_per_user(self.folder.child(f"per_user/test/part-{self.context.rank:05d}.parquet"))
+        example_user, example_items = self._example(ranker)
         self.context.barrier()
         self.context.emit(Finished(best_epoch=self.state.best_epoch, epochs_run=self.state.epoch, metrics=metrics))
         return LoopResult(
@@ -194,14 +189,14 @@ class Loop:
             metrics=metrics,
             example_user=example_user,
             example_items=example_items,
-            slices=slices,
+            slices=results["test"].result.slices if "test" in results else {},
         )
 
-    def _example(self) -> tuple[int, list[tuple[int, float]]]:
+    def _example(self, ranker: VectorRanker) -> tuple[int, list[tuple[int, float]]]:
         """Recommendations for the most active user, so that a person can look at some."""
         user = int(np.diff(self.parts.interactions.indptr[: self.parts.num_users + 1]).argmax())
         mask = pairs_of(self.parts.folder, ["train"])
-        best = rank(make_ranker(self.parts), np.array([user]), mask=mask, k_max=EXAMPLE_ITEMS)
+        best = rank(ranker, np.array([user]), mask=mask, k_max=EXAMPLE_ITEMS)
         pairs = zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True)
         return user, [(item, score) for item, score in pairs if item >= 0]
 

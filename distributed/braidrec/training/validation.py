@@ -17,7 +17,7 @@ from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.evaluation.evaluator import Evaluator
 from braidrec.evaluation.metrics import higher_is_better
-from braidrec.evaluation.ranker import Ranker
+from braidrec.evaluation.ranker import Ranker, VectorRanker
 from braidrec.evaluation.scoring import exact_vectors, vector_ranker
 from braidrec.evaluation.slices import Slice, item_popularity, item_warmth, user_activity
 from braidrec.evaluation.state import EvaluationResult, EvaluationState
@@ -110,7 +110,7 @@ class SplitEvaluation:
         )
 
 
-def make_ranker(parts: Parts) -> Ranker:
+def make_ranker(parts: Parts) -> VectorRanker:
     """Final vectors of the model as it stands."""
     assert isinstance(parts.model, nn.Module)
     parts.model.eval()
