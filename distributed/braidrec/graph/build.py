@@ -34,6 +34,6 @@ def build_interactions(users: NDArray[Any], items: NDArray[Any], num_users: int,
     indptr[: num_users + 1] = by_user.indptr
     indptr[num_users:] = by_user.nnz + by_item.indptr.astype(np.int64)
     indices = np.empty(num_edges, dtype=dtype)
-    np.add(by_user.indices, num_users, out=indices[: by_user.nnz], casting="same_kind")
+    np.add(by_user.indices, num_users, out=indices[: by_user.nnz], dtype=dtype)
     indices[by_user.nnz :] = by_item.indices
     return Relation(INTERACTIONS, indptr, indices, symmetric=True)

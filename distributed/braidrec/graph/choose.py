@@ -1,5 +1,6 @@
 """Full graph or sampled subgraph: decided by what a training step costs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,9 @@ def choose_propagation(
             reason=f"the whole graph needs about {full_bytes / 1e9:.1f} GB of activations, a worker has "
             f"{memory_bytes / 1e9:.1f} GB",
         )
-    full_edges = sum(relation.num_edges for relation in relations)
+    # The last hop of exact propagation is computed for the seeds only: as if all their neighbours were drawn.
+    full_edges = sum(relation.num_edges for relation in relations[:-1])
+    full_edges += _expected_edges(relations[-1:], [-1], seeds_per_step)
     sampled_edges = _expected_edges(list(reversed(relations)), fan_outs, seeds_per_step)
     full = full_edges * _FULL_EDGE + num_nodes * len(relations) * _FULL_NODE
     sampled = sampled_edges * _SAMPLED_EDGE
@@ -64,12 +67,19 @@ def choose_propagation(
 
 
 def _expected_edges(relations: Sequence[Relation], fan_outs: Sequence[int], seeds: int) -> int:
-    """Upper estimate of the edges drawn, hop by hop outwards; no hop draws more than the relation has."""
-    total, frontier = 0, seeds
+    """Estimate of the edges drawn, from the seeds outwards.
+
+    A node of degree d gives min(fan-out, d) edges. Seeds come from interactions, and further nodes are reached along
+    edges, both in proportion to their degree. Of n such draws among N nodes about N (1 − e^{−n/N}) are distinct.
+    """
+    total, frontier = 0, float(seeds)
     for relation, fan_out in zip(relations, fan_outs, strict=True):
-        mean_degree = relation.num_edges / max(relation.num_nodes, 1)
-        drawn = frontier * (mean_degree if fan_out < 0 else min(fan_out, mean_degree))
-        drawn = min(int(drawn), relation.num_edges)
-        total += drawn
-        frontier = min(frontier + drawn, relation.num_nodes)
+        degree = relation.in_degree.double()
+        drawn_each = degree if fan_out < 0 else degree.clamp(max=fan_out)
+        mean = float((degree * drawn_each).sum() / degree.sum().clamp(min=1))
+        num_nodes = max(1, int((degree > 0).sum()))
+        distinct = num_nodes * -math.expm1(-frontier / num_nodes)
+        drawn = min(distinct * mean, float(relation.num_edges))
+        total += int(drawn)
+        frontier = distinct + drawn
     return total

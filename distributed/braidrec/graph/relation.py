@@ -70,10 +70,16 @@ class Relation:
         """`[num_nodes]` fp32, likewise for out-degrees."""
         return self.inverse_sqrt_in_degree if self.symmetric else inverse_power(self.out_degree, 0.5)
 
+    def widened(self) -> "Relation":
+        """The same relation with int64 ids, as `sampling_graph` wants them: stored in that form it is mapped by all
+        workers of a node, instead of being widened by each."""
+        indptr, indices = self.indptr.astype(np.int64), self.indices.astype(np.int64)
+        return Relation(self.name, indptr, indices, symmetric=self.symmetric)
+
     @cached_property
     def sampling_graph(self) -> Any:
-        """The graph from which DGL samples. Its ids are int64: message passing on a block that was sampled from an
-        int32 graph crashes the process (seen with DGL 2.1)."""
+        """The graph from which DGL samples; no copy if the relation has int64 ids. An int32 graph would not do: message
+        passing on a block that was sampled from one crashes the process (seen with DGL 2.1)."""
         indptr = torch.from_numpy(self.indptr).long()
         indices = torch.from_numpy(self.indices).long()
         no_ids = torch.empty(0, dtype=torch.int64)

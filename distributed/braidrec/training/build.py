@@ -76,18 +76,27 @@ def build_model(config: ModelConfig, precision: str = "fp32") -> Recommender:
 
 
 def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
-    """The train graph, one memory-mapped copy a node: local rank 0 builds it, the others wait and map it."""
+    """The train graph, memory-mapped."""
 
     def build() -> Relation:
         return build_interactions(*folder.edges("train"), folder.num_users, folder.num_items)
 
-    key = f"{INTERACTIONS}:{folder.digest}"
-    if context.local_rank == 0:
-        relation = shared_relation(cache, key, build, symmetric=True)
+    return _one_copy(cache, f"{INTERACTIONS}:{folder.digest}", build, context)
+
+
+def load_for_sampling(interactions: Relation, folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
+    """The train graph in the form that DGL samples from, memory-mapped."""
+    return _one_copy(cache, f"{INTERACTIONS}:{folder.digest}:int64", interactions.widened, context)
+
+
+def _one_copy(cache: Path, key: str, build: Callable[[], Relation], context: Collectives) -> Relation:
+    """One copy a node: local rank 0 builds and stores the relation, the others wait and map it."""
+    if context.local_rank != 0:
         context.barrier()
-        return relation
+        return shared_relation(cache, key, build, symmetric=True)
+    relation = shared_relation(cache, key, build, symmetric=True)
     context.barrier()
-    return shared_relation(cache, key, build, symmetric=True)
+    return relation
 
 
 def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext) -> Parts:
@@ -119,7 +128,8 @@ def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext
     whole_graph = FullGraph(relations, device=context.device, kernel=kernel)
     source: NeighbourhoodSource = whole_graph
     if choice.mode == "sampled":
-        source = SampledSubgraph(relations, device=context.device, kernel=kernel, sampler=propagation.sampler)
+        wide = {INTERACTIONS: load_for_sampling(interactions, folder, context, cache_folder(config))}
+        source = SampledSubgraph(wide, device=context.device, kernel=kernel, sampler=propagation.sampler)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
         folder=folder,
