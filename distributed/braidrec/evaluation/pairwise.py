@@ -28,7 +28,7 @@ class PairWins:
         width = int(self._positives.max(initial=0))
         device = scores.device
         where = torch.from_numpy(row_index).to(device), torch.from_numpy(place).to(device)
-        self._scores = torch.zeros(num_rows, width, device=device)
+        self._scores = torch.zeros(num_rows, width, dtype=torch.float32, device=device)
         self._scores[where] = scores
         self._real = torch.zeros(num_rows, width, dtype=torch.bool, device=device)
         self._real[where] = True

@@ -59,12 +59,12 @@ class _VectorTiles:
             user_blocks, width = 1, min(columns, BLOCK_ITEMS * max(1, columns_that_fit // BLOCK_ITEMS))
         self.rows = BLOCK_USERS * max(1, min(user_blocks, math.ceil(num_users / BLOCK_USERS)))
         self.ranges = [(start, min(start + width, columns)) for start in range(0, columns, width)]
-        self._buffer = torch.empty(self.rows * width, device=ranker.device)
+        self._buffer = torch.empty(self.rows * width, dtype=torch.float32, device=ranker.device)
 
     def compute(self, users: NDArray[np.int64], columns: tuple[int, int]) -> Tensor:
         start, stop = columns
         padded = math.ceil(len(users) / BLOCK_USERS) * BLOCK_USERS
-        vectors = torch.zeros(padded, self._ranker.dim, device=self._ranker.device)
+        vectors = torch.zeros(padded, self._ranker.dim, dtype=torch.float32, device=self._ranker.device)
         vectors[: len(users)] = self._ranker.user_vectors(torch.from_numpy(users))
         tile = self._buffer[: padded * (stop - start)].view(padded, stop - start)
         for left in range(start, stop, BLOCK_ITEMS):
