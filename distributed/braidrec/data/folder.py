@@ -104,12 +104,18 @@ class DatasetFolder:
         values: npt.NDArray[Any] = self._read(split, [name]).column(name).to_numpy()
         return values
 
-    def ray_dataset(self, split: Split, columns: list[str]) -> Any:
-        """The split as a `ray.data.Dataset` with the given columns, one block or more a part file."""
+    def ray_dataset(self, split: Split, columns: list[str], extra: Any = None) -> Any:
+        """The split as a `ray.data.Dataset` with the given columns, in stored order; `extra` rows follow the last."""
         import ray.data
 
-        paths = [self.location.child(relative).path for relative in self.parts(f"interactions/{split}")]
-        return ray.data.read_parquet(paths, filesystem=self.location.filesystem, columns=columns)
+        from braidrec.data.split_source import SplitSource
+
+        parts = [
+            (self.location.child(relative), self.description.files[relative].bytes)
+            for relative in self.parts(f"interactions/{split}")
+        ]
+        schema = pa.schema([(name, COLUMN_TYPES[name]) for name in columns])
+        return ray.data.read_datasource(SplitSource(parts, schema, extra), override_num_blocks=len(parts))
 
     def user_ids(self) -> Any:
         """The users' own ids (pyarrow strings) in index order."""

@@ -100,7 +100,8 @@ class VectorSource:
                 f"{self.location.uri}, row {chunk['start'] + int(wrong[0])}: a vector of {lengths[wrong[0]]} numbers, "
                 f"the first one has {self.shape[0]}; all must have the same"
             )
-        flat: Vectors = lists.flatten().cast(pa.float32() if self.dtype == "float32" else pa.float16()).to_numpy()
+        numbers = lists.flatten().cast(pa.float32() if self.dtype == "float32" else pa.float16())
+        flat: Vectors = numbers.to_numpy(zero_copy_only=False)
         return flat.reshape(-1, self.shape[0])
 
 
