@@ -148,6 +148,8 @@ def _wanted_users(config: RecommendConfig, user_ids: Any) -> NDArray[np.int64]:
 
 def _indices(wanted: list[str], ids: Any, where: str) -> NDArray[np.int64]:
     """Positions of the ids, each once, in the order given."""
+    if not wanted:
+        raise ConfigError(f"{where}: no id in it; give at least one, or leave the key out")
     positions = pc.index_in(pa.array(wanted, pa.string()), value_set=ids)
     if positions.null_count:
         missing = [name for name, known in zip(wanted, positions.is_valid().to_pylist(), strict=True) if not known]
