@@ -94,6 +94,15 @@ def test_fewer_candidates_than_k(lightgcn: Finished, tmp_path: Path) -> None:
     assert done.num_rows == sum(map(len, found.values())) < 3 * NUM_USERS
 
 
+def test_no_candidates_and_no_users(lightgcn: Finished, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n \n")
+    for option in ("candidates_file", "users_file"):
+        with pytest.raises(ConfigError, match=rf"{option} .*empty.txt: no id in it"):
+            braidrec.recommend("lightgcn", storage=lightgcn.storage, **{option: str(tmp_path / "empty.txt")})
+    with pytest.raises(ConfigError, match="users: no id in it"):
+        braidrec.recommend("lightgcn", storage=lightgcn.storage, users=())
+
+
 def test_k_beyond_the_catalogue(lightgcn: Finished, tmp_path: Path) -> None:
     done = braidrec.recommend("lightgcn", storage=lightgcn.storage, k=1_000, exclude="none", output=str(tmp_path))
     assert done.num_rows == NUM_USERS * NUM_ITEMS
