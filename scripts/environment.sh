@@ -86,6 +86,11 @@ install_packages() {
 }
 
 if [[ $wanted != run && $wanted != dev ]]; then fail "unknown kind of environment: $wanted (run or dev)"; fi
+# Ray 2.60 hands the interpreter's path to a shell without quoting it; its workers would never start.
+readonly unquoted='[^][[:space:]()<>{}&;|*?$`"'"'"'\#~!]*'
+if [[ ! $PWD =~ ^$unquoted$ ]]; then
+    fail "Ray cannot start workers from a path with spaces or shell signs in it: move the checkout out of $PWD"
+fi
 if [[ -n ${PYTHON:-} ]]; then check_interpreter "$PYTHON"; fi
 
 if ! venv_is_usable; then

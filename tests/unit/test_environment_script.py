@@ -33,7 +33,7 @@ class Checkout:
     """A copy of what the script reads, and a PATH with stand-in interpreters only."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "the checkout"
+        self.folder = folder / "checkout"
         self.programs = folder / "programs"
         self.record = folder / "record"
         (self.folder / "scripts").mkdir(parents=True)
@@ -164,6 +164,20 @@ def test_missing_interpreter_is_named(checkout: Checkout) -> None:
     result = checkout.run(PYTHON="python9")
     assert result.returncode == 1
     assert "there is no interpreter python9" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", "a$b", "a(b)", "a;b", "back\\slash"])
+def test_a_path_from_which_ray_could_not_start_workers_is_refused(checkout: Checkout, name: str) -> None:
+    checkout.folder = checkout.folder.rename(checkout.folder.with_name(name))
+    result = checkout.run()
+    assert result.returncode == 1
+    assert f"move the checkout out of {checkout.folder}" in result.stderr
+    assert checkout.steps() == []
+
+
+def test_other_unusual_signs_in_the_path_are_fine(checkout: Checkout) -> None:
+    checkout.folder = checkout.folder.rename(checkout.folder.with_name("größe-1.0_a+b@c,d=e%"))
+    assert checkout.run().returncode == 0
 
 
 def test_settings_of_the_surrounding_shell_do_not_redirect_pip(checkout: Checkout) -> None:
