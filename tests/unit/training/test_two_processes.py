@@ -11,7 +11,16 @@ import torch
 from process_pair import Pair, both
 from step_cases import STEPS, Case, halves, some_rows, train
 from training_runs import planted_folder, run_config
-from two_process_tasks import TABLE_ROWS, add_up, collect_gradient, evaluate, gather, train_steps, train_whole
+from two_process_tasks import (
+    TABLE_ROWS,
+    add_up,
+    choose_mode,
+    collect_gradient,
+    evaluate,
+    gather,
+    train_steps,
+    train_whole,
+)
 
 from braidrec.errors import DivergedError
 from braidrec.training.context import SingleProcess
@@ -97,6 +106,13 @@ def test_collectives(pair: Pair) -> None:
     for rows in ((long, short), (nothing, long), (nothing, nothing)):
         for gathered in pair.run(gather, rows):
             np.testing.assert_array_equal(gathered, np.concatenate(rows))
+
+
+def test_ranks_with_different_memory_propagate_alike(pair: Pair, data: Path, tmp_path: Path) -> None:
+    """Otherwise one would wait for rows and the other for a whole gradient, for ever."""
+    config = run_config(data, tmp_path)
+    assert pair.run(choose_mode, both(config), both(str(data)), (1 << 10, 1 << 40)) == ["sampled", "sampled"]
+    assert pair.run(choose_mode, both(config), both(str(data)), (1 << 40, 1 << 10)) == ["full", "full"]
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])

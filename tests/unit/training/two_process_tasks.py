@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -71,6 +72,12 @@ def train_whole(context: WorkerContext, config: RunConfig, data: str, run_folder
         "example": result.example_items,
         "tables": {name: table.all_rows().numpy() for name, table in parts.tables.items()},
     }
+
+
+def choose_mode(context: WorkerContext, config: RunConfig, data: str, available_bytes: int) -> str:
+    """How this rank propagates when it finds that much free memory."""
+    with mock.patch("psutil.virtual_memory", return_value=mock.Mock(available=available_bytes)):
+        return build_parts(config, DatasetFolder.open(data), context).choice.mode
 
 
 def train_steps(context: WorkerContext, case: Any, batches: list[Rows]) -> Any:
