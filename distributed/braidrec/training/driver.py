@@ -92,6 +92,7 @@ def _run(
     tracked = Tracked(config, run_folder, lambda sentence: display.handle(Note(message=sentence, level="warning")))
     everyone = FanOut([metrics_file, seconds, display, *tracked.listeners, *listeners])
     tracked.start(folder, metrics_file.history())
+    run_folder.location.child("result.json").remove()  # a run that goes on has none until it ends again
     try:
         with display:
             outcome = _loop(config, folder, run_folder, everyone)
