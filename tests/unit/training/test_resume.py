@@ -221,6 +221,17 @@ def test_a_run_that_goes_on_longer(data: Path, tmp_path: Path) -> None:
     assert_same(tmp_path, train(data, tmp_path, "short", MF, "training.epochs=8", resume=True), longer)
 
 
+def test_a_run_that_goes_on_has_no_result_until_it_ends(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint that the old result names may be gone meanwhile."""
+    train(data, tmp_path, "one", MF)
+    with Crash(monkeypatch, STEPS + 1), pytest.raises(CrashError):
+        train(data, tmp_path, "one", MF, "training.epochs=8", resume=True)
+    with pytest.raises(ConfigError, match=r"run 'one' .* has no result yet: finish it with --resume one"):
+        braidrec.evaluate("one", storage=str(tmp_path / "runs"))
+
+
 def test_another_run_is_not_continued(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path, "one", MF)
     with pytest.raises(ConfigError, match=r"model.dim: 8 then, 9 now"):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from training_runs import planted_folder, run_config
+from training_runs import planted_folder, run_config, write_folder
 
 import braidrec
 from braidrec.training.events import EpochEnd, Event, Finished, Progress, Started
@@ -137,6 +137,21 @@ def test_without_a_monitor_the_last_epoch_is_kept(data: Path, tmp_path: Path) ->
     assert result.best_epoch == result.epochs_run == 5
     assert [epoch.epoch for epoch in seen.epochs if "valid/recall@20" in epoch.metrics] == [3, 5]
     assert sorted(path.name for path in (tmp_path / "runs/one/checkpoints").iterdir()) == ["epoch-00003", "epoch-00005"]
+
+
+@pytest.mark.parametrize("held_out", [["valid"], ["test"], []])
+def test_data_without_some_of_the_splits(tmp_path: Path, held_out: list[str]) -> None:
+    users = [user for user in range(8) for _ in range(4)]
+    items = [(user + step) % 9 for user in range(8) for step in range(4)]
+    splits = {"train": {"user": users, "item": items}}
+    splits |= {name: {"user": [0, 1], "item": [7, 8]} for name in held_out}
+    data = write_folder(tmp_path / "data", splits, num_users=8, num_items=9)
+    unwatched = () if "valid" in held_out else ("evaluation.monitor=null", "evaluation.patience=null")
+    result, seen = train(data, tmp_path, "training.epochs=2", "training.batch_size=16", *unwatched)
+    assert {name.partition("/")[0] for name in result.metrics} == set(held_out)
+    assert len(seen.epochs) == result.epochs_run == 2
+    assert (Path(result.folder) / "per_user").exists() == ("test" in held_out)
+    assert bool(result.slices) == ("test" in held_out)
 
 
 def test_learning_rate_of_the_epochs(data: Path, tmp_path: Path) -> None:
