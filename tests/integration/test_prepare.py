@@ -1,4 +1,4 @@
-"""jobs/prepare.py as a user starts it, on real data where it is at hand."""
+"""jobs/prepare.py as a user starts it, and the committed data set configurations on real data where it is at hand."""
 
 import json
 import subprocess
@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from braidrec.config.load import load_config
+from braidrec.config.prepare import PrepareConfig
 from braidrec.data.folder import DatasetFolder
+from braidrec.data.prepare import prepare
+from braidrec.data.stages import ray_session
 
 REPOSITORY = Path(__file__).parents[2]
 RAW = REPOSITORY.parent / "shared" / "data"
@@ -20,13 +24,17 @@ def run_job(*arguments):
     )
 
 
+@pytest.fixture(scope="module")
+def ray_running():
+    with ray_session():
+        yield
+
+
 def prepare_real(name, output, *overrides):
     if not (RAW / name).is_dir():
         pytest.skip(f"no {RAW / name}: the real data sets are not part of the repository")
-    config = f"configs/datasets/{name.replace('-', '_')}.yaml"
-    job = run_job("--config", config, "--set", f"output={output}", *overrides)
-    assert job.returncode == 0, job.stderr
-    assert f"--set data.path={output}" in job.stdout
+    file = REPOSITORY / "configs" / "datasets" / f"{name.replace('-', '_')}.yaml"
+    prepare(load_config(PrepareConfig, [file], [f"output={output}", *overrides]))
     folder = DatasetFolder.open(str(output))
     folder.verify()
     return folder
@@ -60,8 +68,25 @@ def test_a_refusal_is_one_message_without_a_traceback(tmp_path):
 
 
 @pytest.mark.slow
-def test_tiktok(tmp_path):
-    folder = prepare_real("tiktok", tmp_path / "set", "--set", f"source.path={RAW}/tiktok")
+def test_the_job_ends_with_a_summary_and_the_next_command(tmp_path):
+    log = tmp_path / "clicks.csv"
+    lines = [f"u{user},i{item},{5 - item % 3}" for user in range(20) for item in range(user % 4, 12)]
+    log.write_text("\n".join(["who,what,stars", *lines, lines[0]]) + "\n")
+    source = f"source={{kind: table, paths: [{log}], columns: {{user: who, item: what, rating: stars}}}}"
+    job = run_job("--set", f"output={tmp_path}/set", "--set", source, "--set", "min_rating=4")
+    assert job.returncode == 0, job.stderr
+    for text in ("users × items │ 20 × ", "1 rows: the same user and item again", "rows: rating below 4.0"):
+        assert text in job.stdout
+    assert (
+        f"next: python jobs/train.py --config configs/models/lightgcn.yaml --set data.path={tmp_path}/set" in job.stdout
+    )
+    assert job.stderr == ""
+    DatasetFolder.open(f"{tmp_path}/set").verify()
+
+
+@pytest.mark.slow
+def test_tiktok(tmp_path, ray_running):
+    folder = prepare_real("tiktok", tmp_path / "set", f"source.path={RAW}/tiktok")
     assert (folder.num_users, folder.num_items) == (9308, 6710)
     assert rows(folder) == [59_541, 3_051, 6_130]
     ids = folder.item_ids().to_pylist()
@@ -73,8 +98,8 @@ def test_tiktok(tmp_path):
 
 
 @pytest.mark.slow
-def test_lfm2k(tmp_path):
-    folder = prepare_real("lfm2k", tmp_path / "set", "--set", f"source.path={RAW}/lfm2k")
+def test_lfm2k(tmp_path, ray_running):
+    folder = prepare_real("lfm2k", tmp_path / "set", f"source.path={RAW}/lfm2k")
     assert (folder.num_users, folder.num_items) == (1858, 1425)
     assert rows(folder) == [44_327, 4_799, 7_219]
     dims = {name: (entry.dim, entry.dtype, entry.coverage) for name, entry in folder.description.modalities.items()}
@@ -86,8 +111,8 @@ def test_lfm2k(tmp_path):
 
 
 @pytest.mark.slow
-def test_gowalla_has_no_validation_rows_and_says_so(tmp_path):
-    folder = prepare_real("gowalla", tmp_path / "set", "--set", f"source.path={RAW}/gowalla")
+def test_gowalla_has_no_validation_rows_and_says_so(tmp_path, ray_running):
+    folder = prepare_real("gowalla", tmp_path / "set", f"source.path={RAW}/gowalla")
     assert (folder.num_users, folder.num_items) == (29_858, 40_981)
     assert rows(folder) == [810_128, 0, 217_242]
     assert folder.description.notes == ("valid is empty: the given split has none",)
@@ -99,14 +124,10 @@ def test_gowalla_has_no_validation_rows_and_says_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_ml100k_twice_gives_the_same_bytes(tmp_path):
+def test_ml100k_twice_gives_the_same_bytes(tmp_path, ray_running):
     raw = RAW / "ml100k-posters"
     overrides = [
-        argument
-        for override in (
-            f"source.paths=[{raw}/ratings.csv]", f"items.paths=[{raw}/items.csv]", f"media.image.folder={raw}/posters",
-        )
-        for argument in ("--set", override)
+        f"source.paths=[{raw}/ratings.csv]", f"items.paths=[{raw}/items.csv]", f"media.image.folder={raw}/posters",
     ]  # fmt: skip
     folder = prepare_real("ml100k-posters", tmp_path / "a" / "set", *overrides)
     assert (folder.num_users, folder.num_items, sum(rows(folder))) == (943, 1682, 100_000)
