@@ -15,7 +15,7 @@ class CheckpointError(RunError):
     """No usable checkpoint where one is needed. The message names the folder and what is wrong with it."""
 
 
-class Stopped(BaseException):
+class Stopped(KeyboardInterrupt):
     """The process was asked to end. Not an Exception: nothing on the way may swallow it.
 
     Attributes:

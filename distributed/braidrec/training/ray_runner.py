@@ -1,27 +1,30 @@
 """Runs the loop on Ray Train workers, from the driver."""
 
+import math
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import braidrec
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
 from braidrec.data.delivery import PADDING_USER, ShardPlan
-from braidrec.data.folder import DatasetFolder
+from braidrec.data.folder import COLUMN_TYPES, DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.display.quiet import quiet_ray
 from braidrec.errors import RunError
 from braidrec.training.build import loss_columns
 from braidrec.training.environment import training_environment
 from braidrec.training.events import Event
+from braidrec.training.ray_start import start_ray
 from braidrec.training.result import LoopResult
 
 POLL_SECONDS = 0.25
+SECONDS_TO_REFUSE_TOGETHER = 5.0
+"""After one rank refused to go on, how long the others get to do so too before they are ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,55 +53,49 @@ def run_on_ray(
 
     _refuse_local_storage_on_several_nodes(run_folder)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
-    listener = MailboxListener(mailbox, handle)
+    trainer = _trainer(config, folder, run_folder, mailbox)
+    listener = MailboxListener(mailbox, handle, on_refused=trainer.abort)
     try:
         with listener:
-            trainer = _trainer(config, folder, run_folder, mailbox)
-            _fit(trainer, listener)
+            failure = _fit(trainer)
+    except BaseException:
+        trainer.abort()
+        raise
     finally:
         ray.kill(mailbox)
     if listener.refused is not None:
-        raise RunError(listener.refused)
+        raise RunError(listener.refused) from failure
+    if failure is not None:
+        raise RunError(_reason(failure)) from failure
     if listener.result is None:
         raise RunError("the workers ended without a result; their logs are in Ray's session folder")
     return listener.result
-
-
-def start_ray(num_workers: int) -> None:
-    """Connect to the cluster that RAY_ADDRESS names (as a submitted job does), or start Ray here.
-
-    A Ray started here gets at least one logical CPU more than there are workers, so that Ray Data's tasks never wait
-    for a CPU that training holds. On a cluster the library itself travels with the job.
-    """
-    quiet = quiet_ray()
-    import ray
-
-    if ray.is_initialized():
-        return
-    package = str(Path(braidrec.__file__).parent)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(runtime_env={"py_modules": [package]}, **quiet.init_arguments)
-    else:
-        cpus = max(len(os.sched_getaffinity(0)), num_workers + 1)
-        ray.init(address="local", num_cpus=cpus, **quiet.init_arguments)
 
 
 def placement(config: RunConfig, cluster_cpus: float, num_nodes: int) -> Placement:
     """CPUs to reserve and threads to use for each worker.
 
     All but one CPU of the cluster are shared by the workers (a fraction each on small machines), the last is left to
-    Ray Data. Threads are a worker's share of its node's cores, for reserved CPUs are only a bookkeeping figure.
+    Ray Data, whose tasks would otherwise wait for ever. Threads are a worker's share of its node's cores, for reserved
+    CPUs are only a bookkeeping figure.
 
     Raises:
         ConfigError: more CPUs are asked for than there are.
     """
     workers = config.workers
-    if workers.cpus is not None and workers.cpus * workers.num > cluster_cpus:
+    free = cluster_cpus - 1
+    if free <= 0:
+        raise ConfigError(
+            f"the Ray cluster has {cluster_cpus:g} CPU, and Ray Data needs one beside the workers: start it with more "
+            "(`ray start --num-cpus 2`; the figure is only for bookkeeping, so it may exceed the cores)"
+        )
+    if workers.cpus is not None and workers.cpus * workers.num > free:
         raise ConfigError(
             f"workers.cpus={workers.cpus} × workers.num={workers.num} is more than the cluster's {cluster_cpus:g} "
-            f"CPUs: use workers.cpus={cluster_cpus / workers.num:.2g} or fewer workers"
+            f"CPUs without the one that Ray Data needs: use workers.cpus={_hundredths(free / workers.num):g} or fewer "
+            "workers"
         )
-    cpus = workers.cpus or max(0.01, round((cluster_cpus - 1) / workers.num, 2))
+    cpus = workers.cpus or max(0.01, _hundredths(free / workers.num))
     if cpus > 1:
         cpus = float(int(cpus))
     # On one machine the cores are counted: its logical CPUs may be more. Elsewhere Ray's figure has to do.
@@ -108,24 +105,38 @@ def placement(config: RunConfig, cluster_cpus: float, num_nodes: int) -> Placeme
     return Placement(cpus=cpus, threads=workers.threads or reserved or share)
 
 
-class MailboxListener:
-    """Polls the mailbox on a thread and hands on what it finds, until it is closed and the mailbox is empty."""
+def _hundredths(cpus: float) -> float:
+    """Rounded down, so that shares never add up to more than the whole."""
+    return math.floor(cpus * 100) / 100
 
-    def __init__(self, mailbox: Any, handle: Callable[[Event], None]) -> None:
-        self._mailbox, self._handle = mailbox, handle
+
+class MailboxListener:
+    """Polls the mailbox on a thread and hands on what it finds, until it is closed and the mailbox is empty.
+
+    Args:
+        mailbox: the actor.
+        handle: receives the events.
+        on_refused: called if a rank refused to go on and the others did not follow: they wait for it in a collective.
+    """
+
+    def __init__(self, mailbox: Any, handle: Callable[[Event], None], on_refused: Callable[[], None]) -> None:
+        self._mailbox, self._handle, self._on_refused = mailbox, handle, on_refused
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="mailbox", daemon=True)
         self.result: LoopResult | None = None
         self.refused: str | None = None
+        self._refused_at = math.inf
         self._error: BaseException | None = None
 
     def __enter__(self) -> "MailboxListener":
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._closing.set()
-        self._thread.join(timeout=30)
+        if kind is not None:  # a signal: nobody waits for what is still in the mailbox
+            return
+        self._thread.join()
         if self._error is not None:
             raise RunError(f"a listener of the run failed: {self._error}") from self._error
 
@@ -133,6 +144,9 @@ class MailboxListener:
         try:
             while not self._closing.wait(POLL_SECONDS):
                 self._drain()
+                if time.monotonic() > self._refused_at + SECONDS_TO_REFUSE_TOGETHER:
+                    self._refused_at = math.inf
+                    self._on_refused()
             self._drain()
         except BaseException as error:  # handed to the main thread by __exit__
             self._error = error
@@ -146,7 +160,8 @@ class MailboxListener:
             if isinstance(message, LoopResult):
                 self.result = message
             elif isinstance(message, Refused):
-                self.refused = message.reason
+                if self.refused is None:
+                    self.refused, self._refused_at = message.reason, time.monotonic()
             else:
                 self._handle(message)
 
@@ -157,17 +172,13 @@ def train_shards(config: RunConfig, folder: DatasetFolder) -> Any:
     Ray's equal split would drop what is left over; rows of user −1 fill it up and are taken out on arrival.
     """
     import pyarrow as pa
-    import ray.data
 
     columns = loss_columns(config)
-    dataset = folder.ray_dataset("train", columns)
     padding = ShardPlan(total_rows=folder.num_rows("train"), world_size=config.workers.num).padding_rows
-    if padding:
-        types = {"user": pa.int32(), "item": pa.int32(), "rating": pa.float32(), "weight": pa.float32()}
-        fill = {"user": PADDING_USER, "item": 0, "rating": 0.0, "weight": 0.0}
-        rows = pa.table({name: pa.array([fill[name]] * padding, types[name]) for name in columns})
-        dataset = dataset.union(ray.data.from_arrow(rows))
-    return dataset
+    fill = {"user": PADDING_USER, "item": 0, "rating": 0.0, "weight": 0.0}
+    schema = pa.schema([(name, COLUMN_TYPES[name]) for name in columns])
+    rows = pa.table({name: [fill[name]] * padding for name in columns}, schema=schema)
+    return folder.ray_dataset("train", columns, extra=rows)
 
 
 def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mailbox: Any) -> Any:
@@ -175,15 +186,16 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
     import ray.data
     from ray.train import DataConfig, FailureConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
     from braidrec.training.ray_entry import train_worker
+    from braidrec.training.ray_trainer import StoppableTrainer
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     place = placement(config, ray.cluster_resources().get("CPU", 1.0), len(nodes))
     streams = config.training.order == "permutation"
     ordered = ray.data.ExecutionOptions(preserve_order=True)
-    return TorchTrainer(
+    return StoppableTrainer(
         train_worker,
         train_loop_config={
             "config": config.to_plain(),
@@ -213,16 +225,26 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
     )
 
 
-def _fit(trainer: Any, listener: MailboxListener) -> None:
-    from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
+def _fit(trainer: Any) -> Exception | None:
+    """Run the training; what ended it early, if anything did."""
+    from ray.exceptions import RayActorError
+    from ray.train import TrainingFailedError
 
     try:
         trainer.fit()
-    except WorkerGroupError as error:
-        reasons = {_last_line(str(reason)) for reason in error.worker_failures.values()}
-        raise RunError("; ".join(sorted(reasons))) from error
-    except (ControllerError, TrainingFailedError) as error:
-        raise RunError(_last_line(str(error))) from error
+    except (TrainingFailedError, RayActorError) as error:
+        failure: Exception = error
+        return failure
+    return None
+
+
+def _reason(failure: Exception) -> str:
+    """The last line of each worker's error."""
+    from ray.train import WorkerGroupError
+
+    if isinstance(failure, WorkerGroupError):
+        return "; ".join(sorted({_last_line(str(error)) for error in failure.worker_failures.values()}))
+    return _last_line(str(failure))
 
 
 def _last_line(text: str) -> str:

@@ -21,9 +21,10 @@ from braidrec.training.events import Event
 from braidrec.training.loop import Loop
 from braidrec.training.mailbox import Refused
 from braidrec.training.result import LoopResult
+from braidrec.training.run_folder import RunFolder
 
 FINAL_ERRORS = (ConfigError, DatasetError, RunError)
-"""Errors that every rank meets alike and that trying again does not mend."""
+"""Errors that trying again does not mend."""
 
 
 class RayWorker(ProcessGroup):
@@ -46,10 +47,14 @@ class RayWorker(ProcessGroup):
         if self.rank == 0:
             self._mailbox.post.remote(event)
 
-    def emit_last(self, message: LoopResult | Refused) -> None:
-        """Tell the driver how it ended, and wait until it is told: this process may be gone in a moment."""
+    def emit_result(self, result: LoopResult) -> None:
+        """Rank 0 hands the result over and waits until it has arrived: this process may be gone in a moment."""
         if self.rank == 0:
-            ray.get(self._mailbox.post.remote(message))
+            ray.get(self._mailbox.post.remote(result))
+
+    def emit_refusal(self, error: Exception) -> None:
+        """Any rank may be the only one that cannot go on, because of its node or because it looks first."""
+        ray.get(self._mailbox.post.remote(Refused(reason=str(error))))
 
 
 def run_worker(settings: dict[str, Any]) -> None:
@@ -59,9 +64,11 @@ def run_worker(settings: dict[str, Any]) -> None:
     context = RayWorker(settings["mailbox"], streams=settings["streams"])
     try:
         folder = DatasetFolder.open(config.data.path)
-        loop = Loop(config, build_parts(config, folder, context), context, Location.of(settings["run_folder"]))
+        run_folder = RunFolder(Location.of(settings["run_folder"]))
+        run_folder.check_reachable()
+        loop = Loop(config, build_parts(config, folder, context, run_folder), context, run_folder.location)
         result = loop.run()
     except FINAL_ERRORS as error:
-        context.emit_last(Refused(reason=str(error)))
+        context.emit_refusal(error)
         return
-    context.emit_last(result)
+    context.emit_result(result)

@@ -1,0 +1,77 @@
+"""Connecting to Ray, or starting it here."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import braidrec
+from braidrec.config.load import ConfigError
+from braidrec.display.quiet import quiet_ray
+from braidrec.errors import Stopped
+
+_EVERYWHERE = {
+    # How long a signal waits while the driver waits for Ray; a stopped job has three seconds in all.
+    "RAY_get_check_signal_interval_milliseconds": "100",
+}
+_HERE = {
+    # One machine is not taken away node by node, and asking two workers how they are costs nothing.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # A dozen actors that mostly wait. With as many starting at once as there are cores, a machine of two takes longer
+    # to begin, and Ray warns of each pair.
+    "RAY_worker_maximum_startup_concurrency": "8",
+}
+
+
+def start_ray(num_workers: int) -> None:
+    """Connect to the cluster that RAY_ADDRESS names (as a submitted job does), or start Ray here.
+
+    A Ray started here gets at least one logical CPU more than there are workers, so that Ray Data's tasks never wait
+    for a CPU that training holds; it has no dashboard, which would cost ten processes. On a cluster the library itself
+    travels with the job.
+
+    Raises:
+        ConfigError: RAY_ADDRESS names a place for submitting jobs, not a cluster.
+        Stopped: SIGTERM arrived meanwhile.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"RAY_ADDRESS={address} is where jobs are submitted: run `ray job submit --working-dir . -- python "
+            "jobs/train.py …`, or unset RAY_ADDRESS to train on this machine alone"
+        )
+    for name, setting in (_EVERYWHERE if address else _EVERYWHERE | _HERE).items():
+        os.environ.setdefault(name, setting)
+    quiet = quiet_ray()
+    import ray
+
+    if ray.is_initialized():
+        return
+    with _our_signals():
+        if address:
+            package = str(Path(braidrec.__file__).parent)
+            ray.init(runtime_env={"py_modules": [package]}, **quiet.init_arguments)
+        else:
+            cpus = max(len(os.sched_getaffinity(0)), num_workers + 1)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet.init_arguments)
+
+
+@contextmanager
+def _our_signals() -> Iterator[None]:
+    """`ray.init` puts its own handler in the place of SIGTERM's, which leaves the process with `sys.exit(15)`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code == signal.SIGTERM:
+            raise Stopped(signal.SIGTERM) from None
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
