@@ -26,13 +26,16 @@ def main() -> None:
     from braidrec.config.run import RunConfig
 
     config = load_config(RunConfig, arguments.config, arguments.overrides)
+    from braidrec.tracking.naming import redact
     from braidrec.training.environment import restart_with_training_environment
 
     if config.workers.num == 0:
         restart_with_training_environment(config.workers.threads)
-    print(to_yaml(config), flush=True)
     from braidrec.display.results import print_train_result
-    from braidrec.training.driver import train
+    from braidrec.training.driver import train, with_absolute_places
+
+    config = with_absolute_places(config)
+    print(redact(to_yaml(config)), flush=True)
 
     print_train_result(train(config, resume=arguments.resume))
 

@@ -1,6 +1,7 @@
 """Full-ranking evaluation of a ranker on one split: run on shards of users, merge, and read the result."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -92,10 +93,13 @@ class Evaluator:
             tile_mb=self._tile_mb,
             progress=progress,
         )
+        rows = [states[0].rows]
         for tile in tiles:
-            # Two at a time: states of a large catalogue are large, and the rows are joined at the end.
-            states = [EvaluationState.merge([*states, self._state(self._ranked(tile))])]
-        return states[0]
+            # Sums two at a time, for those of a large catalogue are large; rows once, at the end.
+            state = self._state(self._ranked(tile))
+            rows.append(state.rows)
+            states = [EvaluationState.merge([replace(part, rows=part.rows[:0]) for part in (*states, state)])]
+        return replace(states[0], rows=np.concatenate(rows))
 
     def result(self, state: EvaluationState) -> EvaluationResult:
         """The metrics of all users in the state."""

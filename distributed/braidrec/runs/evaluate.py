@@ -10,6 +10,7 @@ from braidrec.config.run import EvaluationConfig
 from braidrec.config.runs import EvaluateConfig
 from braidrec.data.storage import Location
 from braidrec.evaluation.state import EvaluationResult
+from braidrec.places import absolute_place
 from braidrec.runs.finished import open_run
 from braidrec.training.context import SingleProcess
 from braidrec.training.validation import SplitEvaluation
@@ -58,7 +59,7 @@ def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]
         detail=True,
     )
     done = evaluation.run(run.ranker, SingleProcess(), progress)
-    folder = Location.of(config.output) if config.output else run.folder.location.child("evaluations")
+    folder = Location.of(absolute_place(config.output)) if config.output else run.folder.location.child("evaluations")
     name = f"{config.split}-mask-{config.mask.replace('+', '-')}"
     per_user, metrics = folder.child(f"{name}-per-user.parquet"), folder.child(f"{name}.json")
     done.write_per_user(per_user)

@@ -15,6 +15,7 @@ from braidrec.evaluation.scoring import exact_vectors, vector_ranker
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph, hop_specs
 from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.places import absolute_place
 from braidrec.training.build import build_model, build_objective, cache_folder, load_interactions
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
 from braidrec.training.context import SingleProcess
@@ -85,7 +86,7 @@ def _find(run: str, storage: str) -> RunFolder:
     as_path = RunFolder(Location.of(run))
     if as_path.location.child("config.yaml").is_file():
         return as_path
-    return RunFolder.existing(storage, run)
+    return RunFolder.existing(absolute_place(storage), run)
 
 
 def _vectors(

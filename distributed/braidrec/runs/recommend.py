@@ -1,7 +1,7 @@
 """`braidrec.recommend`: top-k lists and vectors of a finished run, as Parquet in the data set's own ids."""
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from braidrec.data.description import Split
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.evaluation.full_ranking import Ranking, rank_tiles
+from braidrec.places import absolute_place
 from braidrec.runs.finished import FinishedRun, open_run
 
 _SPLITS: dict[str, list[Split]] = {
@@ -66,7 +67,9 @@ def recommend_config(config: RecommendConfig, progress: Callable[[int, int], Non
     candidates = None
     if config.candidates_file is not None:
         candidates = _indices(_lines(config.candidates_file), item_ids, f"candidates_file {config.candidates_file}")
-    folder = Location.of(config.output) if config.output else run.folder.location.child("recommendations")
+    folder = (
+        Location.of(absolute_place(config.output)) if config.output else run.folder.location.child("recommendations")
+    )
     target = folder.child("recommendations.parquet")
     mask = pairs_of(run.data, _SPLITS[config.exclude])
     tiles = rank_tiles(
@@ -89,18 +92,20 @@ def recommend_config(config: RecommendConfig, progress: Callable[[int, int], Non
     )
 
 
-def _write_lists(target: Location, tiles: Any, user_ids: Any, item_ids: Any) -> int:
-    """Tile by tile, so that no more than a tile's lists are held."""
+def _write_lists(target: Location, tiles: Iterable[Ranking], user_ids: Any, item_ids: Any) -> int:
+    """Tile by tile, so that no more than a tile's lists are held; under its name only when it is whole."""
     schema = pa.schema(
         {"user_id": pa.string(), "rank": pa.int32(), "item_id": pa.string(), "score": pa.float32()}.items()
     )
+    unfinished = target.sibling(f"{target.name}.unfinished")
     target.filesystem.create_dir(target.path.rpartition("/")[0], recursive=True)
     rows = 0
-    with target.filesystem.open_output_stream(target.path) as stream, pq.ParquetWriter(stream, schema) as writer:
+    with target.filesystem.open_output_stream(unfinished.path) as stream, pq.ParquetWriter(stream, schema) as writer:
         for tile in tiles:
             table = _as_table(tile, user_ids, item_ids, schema)
             writer.write_table(table)
             rows += table.num_rows
+    target.filesystem.move(unfinished.path, target.path)
     return rows
 
 

@@ -39,6 +39,7 @@ from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.rating_mse import RatingMSE
 from braidrec.training.context import Collectives, WorkerContext
 from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
+from braidrec.training.run_folder import RunFolder
 from braidrec.training.tables import ReplicatedTable
 
 
@@ -99,9 +100,14 @@ def _one_copy(cache: Path, key: str, build: Callable[[], Relation], context: Col
     return relation
 
 
-def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext) -> Parts:
+def build_parts(
+    config: RunConfig, folder: DatasetFolder, context: WorkerContext, run_folder: RunFolder | None = None
+) -> Parts:
     """Build this rank's parts.
 
+    Args:
+        run_folder: remembers what `auto` settings came to, so that the run continues as it began; None: nothing to
+            continue.
     Raises:
         ConfigError: settings that do not fit the data or each other.
         DatasetError: damaged data, or a user for whom no negative item exists.
@@ -109,10 +115,11 @@ def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext
     interactions = load_interactions(folder, context, cache_folder(config))
     relations = {INTERACTIONS: interactions}
     propagation = config.training.propagation
+    torch.manual_seed(seed_for(config.seed, "parameters"))
     model = build_model(config.model, propagation.precision)
     objective = build_objective(config, folder)
     chains = {name: hop_specs(chain, propagation.fan_outs) for name, chain in model.branches().items()}
-    choice = _choose(config, relations, chains, context)
+    choice = _remembered(_choose(config, relations, chains, context), run_folder, context)
     sparse = _wants_sparse(config, choice, chains)
     num_nodes = folder.num_users + folder.num_items
     tables = {
@@ -121,7 +128,6 @@ def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext
         )
         for name, spec in model.tables().items()
     }
-    torch.manual_seed(seed_for(config.seed, "parameters"))
     assert isinstance(model, nn.Module)
     model.to(context.device)
     kernel = _kernel(context.device, propagation.kernel)
@@ -152,6 +158,17 @@ def build_parts(config: RunConfig, folder: DatasetFolder, context: WorkerContext
             "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
         },
     )
+
+
+def _remembered(choice: PropagationChoice, run_folder: RunFolder | None, context: Collectives) -> PropagationChoice:
+    """The choice that the run began with: what memory is free today must not turn it into another run."""
+    if run_folder is None:
+        return choice
+    if context.rank == 0:
+        run_folder.remembered("propagation", choice.mode)
+    context.barrier()
+    mode = run_folder.remembered("propagation", choice.mode)
+    return choice if mode == choice.mode else PropagationChoice(mode=mode, reason="as the run began")
 
 
 def cache_folder(config: RunConfig) -> Path:

@@ -3,7 +3,13 @@
 import difflib
 
 from braidrec.config.load import ConfigError
-from braidrec.config.run import RatingMSEConfig, RunConfig
+from braidrec.config.run import (
+    MatrixFactorisationConfig,
+    NegativesConfig,
+    PropagationConfig,
+    RatingMSEConfig,
+    RunConfig,
+)
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
 
@@ -17,6 +23,7 @@ def check_run(config: RunConfig, folder: DatasetFolder) -> None:
     _check_cut_offs(config)
     _check_monitor(config, folder)
     _check_columns(config, folder)
+    _check_nothing_is_ignored(config)
     rows = folder.num_rows("train")
     if rows == 0:
         raise ConfigError(
@@ -74,3 +81,32 @@ def _check_columns(config: RunConfig, folder: DatasetFolder) -> None:
             raise ConfigError(f"objective.use_weights=true: the train split of {folder.path} has no column 'weight'")
         if config.training.order == "uniform_users":
             raise ConfigError("training.order=uniform_users draws pairs without their weights: use order=permutation")
+
+
+def _check_nothing_is_ignored(config: RunConfig) -> None:
+    """A setting that would have no effect is more likely a mistake than a wish."""
+    training = config.training
+    if training.order == "uniform_users" and config.data.delivery != "auto":
+        raise ConfigError(
+            f"data.delivery={config.data.delivery}: training.order=uniform_users draws from the graph, nothing is "
+            "delivered; leave it at auto, or use training.order=permutation"
+        )
+    if isinstance(config.model.encoder, MatrixFactorisationConfig) and training.propagation != PropagationConfig():
+        raise ConfigError(
+            "training.propagation: model.encoder.kind=mf does not propagate; remove these keys, or use lightgcn"
+        )
+    if isinstance(config.objective.loss, RatingMSEConfig) and config.objective.negatives != NegativesConfig():
+        raise ConfigError(
+            "objective.negatives: objective.loss.kind=rating_mse uses no negatives; remove these keys, or use bpr"
+        )
+    if training.optimizer.kind == "sparse_adam" and training.propagation.mode == "full":
+        raise ConfigError(
+            "training.optimizer.kind=sparse_adam updates the rows of the batch, but with full propagation every row "
+            "gets a gradient: use adam, or training.propagation.mode=sampled"
+        )
+    if training.propagation.exclude_targets and training.propagation.mode == "full":
+        raise ConfigError(
+            "training.propagation.exclude_targets=true needs mode=sampled: the full graph is shared by all batches"
+        )
+    if config.workers.backend == "nccl" and not config.workers.gpu:
+        raise ConfigError("workers.backend=nccl is for GPUs: set workers.gpu=true, or backend=auto")

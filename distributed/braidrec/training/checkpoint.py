@@ -76,23 +76,30 @@ class CheckpointStore:
         names = {relative.partition("/")[0] for relative in self.folder.files()}
         return sorted(int(name[6:]) for name in names if name.startswith("epoch-") and name[6:].isdigit())
 
-    def load_newest(self) -> tuple[dict[str, Tensor], RunState] | None:
-        """The newest good checkpoint; broken ones are skipped with a warning. None if there is no checkpoint at all.
+    def newest_good(self) -> int:
+        """Epoch of the newest good checkpoint; broken ones are skipped with a warning. 0 if there is none at all.
 
         Raises:
             CheckpointError: there are checkpoints and all of them are broken.
         """
         epochs = self.epochs()
         for epoch in reversed(epochs):
-            try:
-                return self.load(epoch)
-            except CheckpointError as error:
-                self._warn(f"{error}; falling back to the one before it")
+            if self.is_good(epoch, instead="falling back to the one before it"):
+                return epoch
         if epochs:
             raise CheckpointError(
                 f"{self.folder.uri}: all {len(epochs)} checkpoints are broken; remove the folder to start this run anew"
             )
-        return None
+        return 0
+
+    def is_good(self, epoch: int, *, instead: str) -> bool:
+        """Whether the checkpoint is whole; if not, a warning says what is wrong with it and what happens `instead`."""
+        try:
+            self.load(epoch)
+        except CheckpointError as error:
+            self._warn(f"{error}; {instead}")
+            return False
+        return True
 
     def load(self, epoch: int) -> tuple[dict[str, Tensor], RunState]:
         """Verify and read one checkpoint.

@@ -1,31 +1,30 @@
 """`braidrec.train`: checks, the run's folder and listeners, the loop here or on Ray, an end that is always recorded."""
 
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import torch
 
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
 from braidrec.data.description import DESCRIPTION_FILE
+from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
 from braidrec.data.storage import Location
 from braidrec.display.progress import ProgressDisplay
 from braidrec.errors import Stopped
+from braidrec.places import absolute_place
 from braidrec.training.check import check_run
 from braidrec.training.environment import use_threads
 from braidrec.training.events import Listener, Note
+from braidrec.training.lease import Lease
 from braidrec.training.listeners import FanOut, MetricsFile, Seconds
 from braidrec.training.local_worker import LocalWorker
 from braidrec.training.loop import Loop
 from braidrec.training.result import Example, LoopResult, TrainResult
-from braidrec.training.run_folder import Lease, RunFolder
+from braidrec.training.run_folder import RunFolder
+from braidrec.training.signals import StopSignals
 from braidrec.training.tracked import Tracked
 
 KILLED_FLUSH_SECONDS = 2.0
@@ -51,9 +50,14 @@ def train(config: RunConfig, *, resume: str | None = None, listeners: tuple[List
     else:
         run_folder = RunFolder.existing(config.storage, resume)
         run_folder.check_resumable(config)
-    with Lease(run_folder), _signals_as_exceptions():
-        run_folder.check_same_data(folder.digest)
-        return _run(config, folder, run_folder, listeners)
+    try:
+        with Lease(run_folder.location), StopSignals() as signals:
+            run_folder.check_same_data(folder.digest)
+            return _run(config, folder, run_folder, listeners, signals)
+    except (ConfigError, DatasetError):
+        if resume is None and not run_folder.checkpoints.is_folder():
+            run_folder.location.remove()  # refused: its name is free again
+        raise
 
 
 def _dataset(config: RunConfig) -> DatasetFolder:
@@ -65,36 +69,43 @@ def _dataset(config: RunConfig) -> DatasetFolder:
             num_items=planted.items,
             num_interactions=planted.interactions,
             seed=planted.seed,
+            overwrite=True,  # what is there, if anything, was not finished
         )
-    return DatasetFolder.open(config.data.path)
+    folder = DatasetFolder.open(config.data.path)
+    described = (folder.num_users, folder.num_items, folder.description.protocol.seed)
+    if planted is not None and described != (planted.users, planted.items, planted.seed):
+        raise ConfigError(
+            f"data.planted: {config.data.path} holds another data set ({described[0]} users, {described[1]} items, "
+            f"seed {described[2]}): name another data.path, or remove data.planted to train on that one"
+        )
+    return folder
 
 
 def with_absolute_places(config: RunConfig) -> RunConfig:
     """The configuration with local paths made absolute."""
-    data = config.data.model_copy(update={"path": _absolute(config.data.path)})
-    return config.model_copy(update={"data": data, "storage": _absolute(config.storage)})
-
-
-def _absolute(place: str) -> str:
-    """A submitted job runs in a temporary copy of the project: what it would leave there goes to the home instead."""
-    in_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-    if in_job and "://" not in place and not Path(place).expanduser().is_absolute() and not Path(place).exists():
-        return str(Path.home() / "braidrec" / place)
-    return Location.of(place).uri
+    data = config.data.model_copy(update={"path": absolute_place(config.data.path)})
+    changed: dict[str, Any] = {"data": data, "storage": absolute_place(config.storage)}
+    if config.cache is not None:
+        changed["cache"] = absolute_place(config.cache)
+    return config.model_copy(update=changed)
 
 
 def _run(
-    config: RunConfig, folder: DatasetFolder, run_folder: RunFolder, listeners: tuple[Listener, ...]
+    config: RunConfig,
+    folder: DatasetFolder,
+    run_folder: RunFolder,
+    listeners: tuple[Listener, ...],
+    signals: StopSignals,
 ) -> TrainResult:
     metrics_file = MetricsFile(run_folder.location.child("metrics.jsonl"))
     seconds = Seconds()
     display = ProgressDisplay(monitor=config.evaluation.monitor)
     tracked = Tracked(config, run_folder, lambda sentence: display.handle(Note(message=sentence, level="warning")))
     everyone = FanOut([metrics_file, seconds, display, *tracked.listeners, *listeners])
-    tracked.start(folder, metrics_file.history())
     run_folder.location.child("result.json").remove()  # a run that goes on has none until it ends again
     try:
-        with display:
+        tracked.start(folder, metrics_file.history())
+        with signals.told_apart(), display:
             outcome = _loop(config, folder, run_folder, everyone)
         result = _result(folder, run_folder, outcome, tracked, seconds)
         run_folder.write_json("result.json", result.to_plain())
@@ -119,7 +130,7 @@ def _loop(config: RunConfig, folder: DatasetFolder, run_folder: RunFolder, liste
 
     use_threads(config.workers.threads or len(os.sched_getaffinity(0)))
     context = LocalWorker(_local_device(config), listener.handle)
-    return Loop(config, build_parts(config, folder, context), context, run_folder.location).run()
+    return Loop(config, build_parts(config, folder, context, run_folder), context, run_folder.location).run()
 
 
 def _local_device(config: RunConfig) -> torch.device:
@@ -151,24 +162,3 @@ def _result(
         mlflow_run_id=tracked.run_id,
         tracking_uri=tracked.uri,
     )
-
-
-@contextmanager
-def _signals_as_exceptions() -> Iterator[None]:
-    """SIGTERM (`ray job stop`, a scheduler) and SIGINT end the run through its `except` clauses.
-
-    Signals reach the main thread only; a run on another thread is ended by whoever owns the process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

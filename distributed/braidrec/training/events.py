@@ -19,7 +19,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Sent at most a few times a second. `stage` is "train", "validation" or "test"."""
+    """Sent at most a few times a second. `stage` is "train", "valid" or "test"."""
 
     stage: str
     epoch: int

@@ -14,7 +14,7 @@ from braidrec.data.delivery import Rows, ShardPlan
 from braidrec.data.description import Split
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
-from braidrec.errors import CheckpointError
+from braidrec.errors import CheckpointError, RunError
 from braidrec.evaluation.full_ranking import rank
 from braidrec.evaluation.ranker import VectorRanker
 from braidrec.training.build import Parts
@@ -82,19 +82,19 @@ class Loop:
     def _epoch(self, epoch: int) -> None:
         metrics = self._train(epoch)
         improved = False
-        validates = epoch % self.config.evaluation.every == 0 or epoch == self.config.training.epochs
-        if validates:
+        if epoch % self.config.evaluation.every == 0 or epoch == self.config.training.epochs:
             metrics |= self._validate(epoch)
             improved = self._keep_score(epoch, metrics)
         self.state = replace(self.state, epoch=epoch, global_step=epoch * self.steps_per_epoch)
-        last = epoch == self.config.training.epochs or self._out_of_patience()
-        if improved or last or epoch % self.config.training.checkpoint_every == 0:
-            with self.timer.phase("checkpoint"):
-                self._save()
         seconds = self.timer.take()
         metrics |= {f"seconds/{phase}": value for phase, value in seconds.items()}
         metrics |= peak_memory_mb(self.context.device)
+        # Said before it is saved: who dies in between says it twice, which listeners expect, and never not at all.
         self.context.emit(EpochEnd(epoch=epoch, metrics=metrics, best=improved))
+        last = epoch == self.config.training.epochs or self._out_of_patience()
+        if improved or last or epoch % self.config.training.checkpoint_every == 0:
+            with self.timer.phase("checkpoint"):  # counted to the next epoch
+                self._save()
 
     def _train(self, epoch: int) -> dict[str, float]:
         """All steps of an epoch; mean losses and the rate."""
@@ -113,6 +113,7 @@ class Loop:
             if now - reported > SECONDS_BETWEEN_PROGRESS:
                 reported = now
                 self._progress("train", epoch, (step + 1) * self.config.training.batch_size, start)
+        self._check_delivered(epoch, int(weights[-1]))
         seconds = time.perf_counter() - start
         means = losses / weights.clamp(min=1e-12)
         return {
@@ -123,6 +124,14 @@ class Loop:
             "train/learning_rate": self._learning_rate(epoch * self.steps_per_epoch - 1),
             "train/seconds": seconds,
         }
+
+    def _check_delivered(self, epoch: int, rows: int) -> None:
+        """Every interaction once an epoch, over all ranks: what Ray Data delivered is counted, not trusted."""
+        if rows != self.rows_per_epoch:
+            raise RunError(
+                f"epoch {epoch}: {rows:,} interactions were trained on, the train split has {self.rows_per_epoch:,}; "
+                "the delivery lost or repeated some. Try data.delivery=memory, and report this with the log of the run"
+            )
 
     def _timed_batches(self, epoch: int) -> Iterator[Rows]:
         batches = self.parts.delivery.batches(epoch, self.batch_rows, self.steps_per_epoch)
@@ -171,7 +180,7 @@ class Loop:
 
     def _finish(self) -> LoopResult:
         if self.state.best_epoch != self.state.epoch:
-            self._restore(self.state.best_epoch)
+            self._restore_best()
         if self.context.rank == 0:
             self.folder.child("per_user").remove()  # by an earlier finish, perhaps with more ranks
         self.context.barrier()
@@ -180,7 +189,7 @@ class Loop:
         metrics = {f"{split}/{name}": value for split, done in results.items() for name, value in done.metrics.items()}
         if "test" in results:
             results["test"].write_per_user(self.folder.child(f"per_user/test/part-{self.context.rank:05d}.parquet"))
-        example_user, example_items = self._example(ranker)
+        example_user, example_items = self._example(ranker) if self.context.rank == 0 else (0, [])
         self.context.barrier()
         self.context.emit(Finished(best_epoch=self.state.best_epoch, epochs_run=self.state.epoch, metrics=metrics))
         return LoopResult(
@@ -216,19 +225,29 @@ class Loop:
         self.context.barrier()
 
     def _resume(self) -> None:
-        loaded = self.store.load_newest()
-        if loaded is None:
+        epoch = self._agreed(self.store.newest_good)
+        if epoch == 0:
             return
-        tensors, state = loaded
+        tensors, state = self.store.load(epoch)
         if state.config_hash != self.state.config_hash:
             raise CheckpointError(f"{self.store.folder.uri}: written by another configuration; choose another run name")
         self.state = state
         self._put(tensors, optimizers=True)
         self.context.emit(Note(message=f"continuing after epoch {state.epoch} from {self.store.folder.uri}"))
 
-    def _restore(self, epoch: int) -> None:
-        tensors, _ = self.store.load(epoch)
-        self._put(tensors, optimizers=False)
+    def _restore_best(self) -> None:
+        """Go back to the best epoch; if its checkpoint is broken, stay at the last one and say so."""
+        best = self.state.best_epoch
+        instead = f"the results are those of the last epoch, {self.state.epoch}, not of the best, {best}"
+        if self._agreed(lambda: best if self.store.is_good(best, instead=instead) else 0):
+            self._put(self.store.load(best)[0], optimizers=False)
+        else:
+            self.state = replace(self.state, best_epoch=self.state.epoch)
+
+    def _agreed(self, decide: Callable[[], int]) -> int:
+        """What rank 0 decides. Each rank for itself could see a storage in another state, and train another model."""
+        number = decide() if self.context.rank == 0 else 0
+        return int(self.context.all_reduce(torch.tensor([number], device=self.context.device)))
 
     def _put(self, tensors: dict[str, Tensor], *, optimizers: bool) -> None:
         assert isinstance(self.parts.model, nn.Module)

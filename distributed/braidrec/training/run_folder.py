@@ -1,16 +1,12 @@
-"""A run's own folder: its name, its stored configuration, and the lease that keeps a second process out."""
+"""A run's own folder: its name, its stored configuration, and what it remembers of its start."""
 
 import hashlib
 import json
-import os
 import secrets
 import socket
-import threading
-import time
 from datetime import datetime
 from typing import Any
 
-import psutil
 import yaml
 
 from braidrec.config.load import ConfigError, to_yaml, validate
@@ -22,20 +18,20 @@ MAY_CHANGE = (
     "cache",
     "name",
     "data.path",
-    "data.delivery",
-    "data.memory_limit_mb",
     "training.epochs",
     "workers",
     "tracking",
 )
 """Keys that may differ when a run is resumed: who computes, how long, and where things are."""
 
-HEARTBEAT_SECONDS = 5.0
-LEASE_SECONDS = 60.0
-
 
 class RunFolder:
-    """`<storage>/<name>/` with config.yaml, lease.json, checkpoints/, metrics.jsonl, per_user/, result.json."""
+    """`<storage>/<name>/`.
+
+    config.yaml and run.json (of the start: a random key, the data's digest), lease.json while it is being written,
+    mlflow.json (which MLflow run it is), checkpoints/, metrics.jsonl, curves.html, per_user/, ray/ (Ray's own
+    bookkeeping); result.json once it has finished; evaluations/ and recommendations/ by the jobs of that name.
+    """
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -68,6 +64,7 @@ class RunFolder:
                 f"continue it with --resume {name}, or choose another name"
             )
         folder.location.child("config.yaml").write_bytes(to_yaml(config).encode())
+        folder.write_json("run.json", {"key": secrets.token_hex(16)})
         return folder
 
     @classmethod
@@ -86,6 +83,18 @@ class RunFolder:
             raise ConfigError(f"no run {name!r} in {Location.of(storage).uri}; there are {names or 'none'}")
         return folder
 
+    def check_reachable(self) -> None:
+        """On every worker: is this the folder that the driver made, or an empty one of the same name on another disk?
+
+        Raises:
+            ConfigError: the run's configuration is not there.
+        """
+        if not self.location.child("config.yaml").is_file():
+            raise ConfigError(
+                f"storage: {self.uri} is not the run's folder on node {socket.gethostname()}: set storage to a place "
+                "that all nodes reach (s3://…, gs://…, or a mounted network folder given as file:///…)"
+            )
+
     def config(self) -> RunConfig:
         """The configuration that the run was started with."""
         file = self.location.child("config.yaml")
@@ -95,9 +104,12 @@ class RunFolder:
         """Refuse to continue with a configuration that would make it another run.
 
         Raises:
-            ConfigError: keys beside `MAY_CHANGE` differ; all of them are named with both values.
+            ConfigError: keys beside `MAY_CHANGE` differ, all of which are named with both values; or the number of
+                epochs changes where the epochs that are over depended on it.
         """
-        before, after = _flat(self.config().to_plain()), _flat(config.to_plain())
+        started = self.config()
+        _check_epochs(self.name, started, config)
+        before, after = _flat(started.to_plain()), _flat(config.to_plain())
         changed = [
             f"{key}: {before.get(key)!r} then, {after.get(key)!r} now"
             for key in sorted(before.keys() | after.keys())
@@ -111,20 +123,31 @@ class RunFolder:
                 + f"\n  only {', '.join(MAY_CHANGE)} may change; start a new run for anything else"
             )
 
+    @property
+    def key(self) -> str:
+        """What no other run has, also none that takes this one's place later."""
+        return str((self.read_json("run.json") or {}).get("key", self.uri))
+
     def check_same_data(self, digest: str) -> None:
         """Remember the data set of a new run; refuse to continue an old one on another.
 
         Raises:
             ConfigError: the content of the data set is not that of the run's start.
         """
-        known = self.read_json("dataset.json")
-        if known is None:
-            self.write_json("dataset.json", {"digest": digest})
-        elif known["digest"] != digest:
+        known = self.remembered("dataset", digest)
+        if known != digest:
             raise ConfigError(
-                f"data.path: run {self.name!r} was started on data with digest {known['digest'][:12]}…, this "
-                f"data set has {digest[:12]}…: point data.path at the same data, or start a new run"
+                f"data.path: run {self.name!r} was started on data with digest {known[:12]}…, this data set has "
+                f"{digest[:12]}…: point data.path at the same data, or start a new run"
             )
+
+    def remembered(self, what: str, now: str) -> str:
+        """What the run's start decided on `what`; if this is the start, that is `now`."""
+        content = self.read_json("run.json") or {}
+        if what not in content:
+            content[what] = now
+            self.write_json("run.json", content)
+        return str(content[what])
 
     def write_json(self, file: str, content: dict[str, Any]) -> None:
         """Store a small JSON file."""
@@ -139,65 +162,6 @@ class RunFolder:
         return content
 
 
-class Lease:
-    """Only one process writes a run. The owner renews a heartbeat; who finds an old one takes over.
-
-    An owner on the same host counts as gone as soon as its process is; one on another host when its heartbeat is more
-    than `LEASE_SECONDS` old.
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._file = folder.location.child("lease.json")
-        self._name = folder.name
-        self._token = secrets.token_hex(8)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="run-lease", daemon=True)
-
-    def __enter__(self) -> "Lease":
-        owner = self._living_owner()
-        if owner is not None:
-            raise ConfigError(
-                f"run {self._name!r} is being written by process {owner['pid']} on {owner['host']} "
-                f"(heartbeat {time.time() - owner['heartbeat']:.0f} s ago); wait for it, stop it, or use another name"
-            )
-        self._write()
-        holder = json.loads(self._file.read_bytes())
-        if holder["token"] != self._token:
-            raise ConfigError(f"run {self._name!r} was taken by another process at the same moment; use another name")
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._file.remove()
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            self._write()
-
-    def _write(self) -> None:
-        content = {
-            "token": self._token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "process_started": psutil.Process().create_time(),
-            "heartbeat": time.time(),
-        }
-        self._file.write_bytes(json.dumps(content).encode())
-
-    def _living_owner(self) -> dict[str, Any] | None:
-        if not self._file.is_file():
-            return None
-        try:
-            owner: dict[str, Any] = json.loads(self._file.read_bytes())
-        except ValueError:
-            return None  # cut off while it was written: its owner died
-        if owner["host"] == socket.gethostname():
-            return owner if _is_alive(owner["pid"], owner["process_started"]) else None
-        return owner if time.time() - owner["heartbeat"] < LEASE_SECONDS else None
-
-
 def config_hash(config: RunConfig) -> str:
     """Identity of everything that determines the numbers of a run (not of who computes them, or where they go)."""
     flat = _flat(config.to_plain())
@@ -205,11 +169,22 @@ def config_hash(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _is_alive(pid: int, started: float) -> bool:
-    try:
-        return abs(psutil.Process(pid).create_time() - started) < 1.0
-    except psutil.Error:
-        return False
+def _check_epochs(name: str, started: RunConfig, now: RunConfig) -> None:
+    """More or fewer epochs make another run of one whose learning rate follows the course of all epochs, and of one
+    that was validated at its last epoch out of turn."""
+    before, after = started.training.epochs, now.training.epochs
+    if before == after:
+        return
+    if started.training.optimizer.schedule != "constant":
+        raise ConfigError(
+            f"--resume {name}: training.epochs={after}, but the run was started with {before} and its schedule "
+            f"{started.training.optimizer.schedule!r} stretches over all epochs: keep {before}, or start a new run"
+        )
+    if min(before, after) % now.evaluation.every:
+        raise ConfigError(
+            f"--resume {name}: training.epochs changes from {before} to {after}, and epoch {min(before, after)} would "
+            f"be validated in one case only (evaluation.every={now.evaluation.every}): choose multiples of it"
+        )
 
 
 def _made_up_name(config: RunConfig) -> str:

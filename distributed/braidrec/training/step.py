@@ -134,9 +134,11 @@ class TrainStep:
     def inputs(self, batch: Batch, seeds: Tensor, at: Position) -> Inputs:
         """Neighbourhoods of the seeds and the rows of their input nodes."""
         exclude = self._target_edges(batch) if self.exclude_from is not None else None
-        step_seed = seed_for(self.seed, "neighbourhood", at.epoch, at.step, self.context.rank)
+        where = (at.epoch, at.step, self.context.rank)
         neighbourhoods = {
-            name: self.source.neighbourhood(chain, seeds, step_seed=step_seed, exclude=exclude)
+            name: self.source.neighbourhood(
+                chain, seeds, step_seed=seed_for(self.seed, f"neighbourhood {name}", *where), exclude=exclude
+            )
             for name, chain in self.chains.items()
         }
         rows = {

@@ -44,7 +44,7 @@ class Tracked:
                 experiment=config.tracking.experiment,
                 run_name=run_folder.name,
                 outbox_path=_local_folder(run_folder) / "mlflow_outbox.jsonl",
-                run_key=run_folder.uri,
+                run_key=run_folder.key,
                 existing_run_id=known.get("run_id") if known.get("uri") == redact(uri) else None,
                 tags=config.tracking.tags,
                 system_metrics=config.tracking.system_metrics,

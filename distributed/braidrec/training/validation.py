@@ -15,6 +15,7 @@ from braidrec.data.description import Split
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
+from braidrec.errors import DivergedError
 from braidrec.evaluation.evaluator import Evaluator
 from braidrec.evaluation.metrics import higher_is_better
 from braidrec.evaluation.ranker import Ranker, VectorRanker
@@ -117,6 +118,11 @@ def make_ranker(parts: Parts) -> VectorRanker:
     tables = {name: table.all_rows() for name, table in parts.tables.items()}
     vectors = exact_vectors(parts.model, tables, parts.whole_graph, parts.chains, parts.num_users)
     parts.model.train()
+    if not bool(torch.isfinite(vectors).all()):
+        raise DivergedError(
+            "the final vectors hold NaN or infinite values though every loss was finite; try a lower "
+            "training.optimizer.learning_rate or set training.optimizer.gradient_clip"
+        )
     return vector_ranker(vectors, parts.num_users, parts.objective.score_offset)
 
 

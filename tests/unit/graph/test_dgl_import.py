@@ -70,9 +70,7 @@ print(json.dumps([summed.flatten().tolist(), hidden.grad.flatten().tolist(), sou
 
 @pytest.mark.parametrize("binary_exists", [True, False])
 @pytest.mark.parametrize("torch_version", ["2.2.1", "2.2.1+cu121"])
-def test_placeholder_only_where_the_binary_is_absent(
-    tmp_path: Path, torch_version: str, binary_exists: bool
-) -> None:
+def test_placeholder_only_where_the_binary_is_absent(tmp_path: Path, torch_version: str, binary_exists: bool) -> None:
     (tmp_path / "graphbolt").mkdir()
     present = "2.2.1" if binary_exists else "2.2.10"
     suffix = {"darwin": "dylib"}.get(sys.platform, "so")

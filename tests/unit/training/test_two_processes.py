@@ -135,8 +135,10 @@ def test_a_whole_run(pair: Pair, data: Path, tmp_path: Path) -> None:
     config = run_config(data, tmp_path, "training.epochs=3", "training.propagation.mode=sampled")
     run_folder = tmp_path / "runs" / "pair"
     first, second = pair.run(train_whole, both(config), both(str(data)), both(run_folder))
-    for name in ("metrics", "best_epoch", "example"):
+    for name in ("metrics", "best_epoch"):
         assert first[name] == second[name]
+    assert len(first["example"]) == 5  # which rank 0 makes alone
+    assert second["example"] == []
     np.testing.assert_array_equal(first["tables"]["id"], second["tables"]["id"])
     parts = sorted((run_folder / "per_user" / "test").iterdir())
     assert [part.name for part in parts] == ["part-00000.parquet", "part-00001.parquet"]
