@@ -31,12 +31,15 @@ def ray_running():
 
 
 def random_log(seed, *, rows=400, users=30, items=25):
-    """Rows with repetitions, unequal activity, equal times and ids of several lengths."""
+    """Rows with repetitions, unequal activity, equal times and ids of several lengths.
+
+    The rare users and items are spread over the order of the ids, so that whoever is removed shifts the indices.
+    """
     chooser = random.Random(seed)
     return [
         {
-            "user": f"u{int(users * chooser.random() ** 2)}",
-            "item": str(int(items * chooser.random() ** 2)),
+            "user": f"u{(11 * int(users * chooser.random() ** 2) + 5) % users}",
+            "item": str((7 * int(items * chooser.random() ** 2) + 3) % items),
             "rating": float(chooser.randint(1, 5)),
             "timestamp": chooser.randint(1000, 1100),
         }

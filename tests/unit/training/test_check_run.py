@@ -1,5 +1,7 @@
 """What is refused before any work starts, each message with its key and its mend."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,13 +9,15 @@ import torch
 from training_runs import run_config, write_folder
 
 from braidrec.config.load import ConfigError
+from braidrec.data.delivery import MemoryDelivery, Rows
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
+from braidrec.errors import DivergedError, RunError
 from braidrec.training.build import build_parts
 from braidrec.training.check import check_run
 from braidrec.training.driver import train
 from braidrec.training.local_worker import LocalWorker
-from braidrec.training.validation import SplitEvaluation
+from braidrec.training.validation import SplitEvaluation, make_ranker
 
 TRAIN = {"user": [0, 0, 1, 2], "item": [0, 1, 1, 2]}
 HELD_OUT = {"user": [0, 1], "item": [3, 0]}
@@ -127,8 +131,10 @@ def build(tmp_path: Path, data: DatasetFolder, *overrides: str) -> object:
 def test_sparse_adam_wants_sampled_propagation(tmp_path: Path) -> None:
     data = folder(tmp_path)
     sparse = "training.optimizer.kind=sparse_adam"
-    with pytest.raises(ConfigError, match=r"sparse_adam .* use adam, or training.propagation.mode=sampled"):
-        build(tmp_path, data, sparse, "training.propagation.mode=full")
+    wanted = r"sparse_adam .* use adam, or training.propagation.mode=sampled"
+    assert re.search(wanted, refusal(tmp_path, data, sparse, "training.propagation.mode=full"))
+    with pytest.raises(ConfigError, match=wanted):
+        build(tmp_path, data, sparse)  # where full is what auto comes to
     build(tmp_path, data, sparse, "training.propagation.mode=sampled")
     build(tmp_path, data, sparse, "model.encoder.kind=mf")
 
@@ -136,8 +142,8 @@ def test_sparse_adam_wants_sampled_propagation(tmp_path: Path) -> None:
 def test_targets_are_excluded_from_samples_only(tmp_path: Path) -> None:
     data = folder(tmp_path)
     exclude = "training.propagation.exclude_targets=true"
-    with pytest.raises(ConfigError, match="exclude_targets=true needs mode=sampled"):
-        build(tmp_path, data, exclude, "training.propagation.mode=full")
+    message = refusal(tmp_path, data, exclude, "training.propagation.mode=full")
+    assert "exclude_targets=true needs mode=sampled" in message
     assert build(tmp_path, data, exclude).choice.mode == "sampled"
 
 
@@ -151,12 +157,61 @@ def test_a_user_with_all_items(tmp_path: Path) -> None:
     assert build(tmp_path, data, "objective.loss.kind=rating_mse").negatives is None
 
 
+def test_a_run_that_is_refused_late_leaves_its_name_free(tmp_path: Path) -> None:
+    everything = {"user": [0] * 5 + [1], "item": [0, 1, 2, 3, 4, 0]}
+    folder(tmp_path, train=everything, valid={"user": [1], "item": [2]}, test={"user": [1], "item": [2]})
+    config = run_config(tmp_path / "data", tmp_path, "name=one", "training.epochs=1")
+    with pytest.raises(DatasetError, match="has all 5 items"):
+        train(config)
+    assert list((tmp_path / "runs").iterdir()) == []
+    folder(tmp_path / "good")
+    assert train(run_config(tmp_path / "good" / "data", tmp_path, "name=one", "training.epochs=1")).epochs_run == 1
+
+
+IGNORED = [
+    (("training.order=uniform_users", "data.delivery=stream"), "data.delivery=stream: .* nothing is delivered"),
+    (("model.encoder.kind=mf", "training.propagation.mode=sampled"), "kind=mf does not propagate"),
+    (("objective.loss.kind=rating_mse", "objective.negatives.per_positive=2"), "uses no negatives"),
+    (("workers.backend=nccl",), "nccl is for GPUs"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), IGNORED, ids=[message for _, message in IGNORED])
+def test_settings_without_effect(tmp_path: Path, overrides: tuple[str, ...], message: str) -> None:
+    assert re.search(message, refusal(tmp_path, folder(tmp_path, **RATED), *overrides))
+
+
 def test_held_out_pairs_that_are_all_masked(tmp_path: Path) -> None:
     data = folder(tmp_path, valid=TRAIN)
     config = run_config(tmp_path / "data", tmp_path)
     parts = build(tmp_path, data)
     with pytest.raises(ConfigError, match=r"the valid split of .* with mask=train: .* of which 4 are masked"):
         SplitEvaluation(data, parts.interactions, config.evaluation, "valid", mask="train", rating=False, detail=False)
+
+
+def test_vectors_that_are_no_numbers(tmp_path: Path) -> None:
+    """Every loss was finite, the update was not."""
+    parts = build(tmp_path, folder(tmp_path))
+    make_ranker(parts)
+    with torch.no_grad():
+        parts.tables["id"].weight[2, 1] = float("inf")
+    with pytest.raises(DivergedError, match="the final vectors hold NaN or infinite values"):
+        make_ranker(parts)
+
+
+def test_a_delivery_that_loses_rows_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder(tmp_path)
+    whole = MemoryDelivery.batches
+
+    def without_the_first(delivery: MemoryDelivery, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
+        for batch in whole(delivery, epoch, batch_rows, steps):
+            real = batch["real"].copy()
+            real[0] = 0
+            yield {**batch, "real": real}
+
+    monkeypatch.setattr(MemoryDelivery, "batches", without_the_first)
+    with pytest.raises(RunError, match=r"epoch 1: 3 interactions were trained on, the train split has 4; the delivery"):
+        train(run_config(tmp_path / "data", tmp_path))
 
 
 def test_a_monitor_that_no_user_defines(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
+from unittest import mock
 
 import pytest
 import torch
@@ -17,8 +18,10 @@ from training_runs import planted_folder, run_config
 import braidrec
 from braidrec.config.load import ConfigError, to_yaml
 from braidrec.data.folder import DatasetFolder
+from braidrec.data.storage import Location
 from braidrec.errors import CheckpointError, Stopped
-from braidrec.training.events import EpochEnd, Event, Note
+from braidrec.training.events import EpochEnd, Event, Note, Started
+from braidrec.training.lease import Lease
 from braidrec.training.result import TrainResult
 from braidrec.training.step import TrainStep
 
@@ -58,6 +61,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = DatasetFolder.open(str(path)).num_rows("train")
     assert -(-rows // BATCH) == STEPS
     return path
+
+
+class Recorder:
+    """A listener that keeps all events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def handle(self, event: Event) -> None:
+        self.events.append(event)
 
 
 class CrashError(Exception):
@@ -185,16 +198,11 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(
         train(data, tmp_path, "broken", MF)
     file = tmp_path / "runs/broken/checkpoints/epoch-00004/tensors.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    seen: list[Event] = []
-
-    class Listener:
-        def handle(self, event: Event) -> None:
-            seen.append(event)
-
-    resumed = train(data, tmp_path, "broken", MF, resume=True, listeners=(Listener(),))
-    warnings = [event.message for event in seen if isinstance(event, Note) and event.level == "warning"]
+    seen = Recorder()
+    resumed = train(data, tmp_path, "broken", MF, resume=True, listeners=(seen,))
+    warnings = [event.message for event in seen.events if isinstance(event, Note) and event.level == "warning"]
     assert len(warnings) == 1 and "epoch-00004" in warnings[0] and "falling back" in warnings[0]
-    assert [event.epoch for event in seen if isinstance(event, EpochEnd)] == [4, 5]
+    assert [event.epoch for event in seen.events if isinstance(event, EpochEnd)] == [4, 5]
     assert_same(tmp_path, resumed, whole)
 
 
@@ -243,6 +251,54 @@ def test_another_run_is_not_continued(data: Path, tmp_path: Path) -> None:
         train(data, tmp_path, "two", MF, resume=True)
     with pytest.raises(ConfigError, match="continue it with --resume one"):
         train(data, tmp_path, "one", MF)
+
+
+def test_of_two_starts_of_one_name_the_second_leaves_the_first_alone(data: Path, tmp_path: Path) -> None:
+    """Also if the first has its lease and not yet written anything else."""
+    folder = tmp_path / "runs" / "one"
+    folder.mkdir(parents=True)
+    with Lease(Location.of(folder)):
+        for resume in (False, True):
+            with pytest.raises(ConfigError):
+                train(data, tmp_path, "one", MF, resume=resume)
+        assert sorted(path.name for path in folder.iterdir()) == ["lease.json", "lease.lock"]
+    train(data, tmp_path, "one", MF)
+    with Lease(Location.of(folder)), pytest.raises(ConfigError, match="run 'one' is being written by process"):
+        train(data, tmp_path, "one", MF, resume=True)
+
+
+def test_the_propagation_stays_what_it_was(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less memory is free on the day of the resume: `auto` would choose otherwise now."""
+    whole = train(data, tmp_path, "whole")
+    with Crash(monkeypatch, 2 * STEPS + 1), pytest.raises(CrashError):
+        train(data, tmp_path, "broken")
+    seen = Recorder()
+    with mock.patch("psutil.virtual_memory", return_value=mock.Mock(available=1000)):
+        resumed = train(data, tmp_path, "broken", resume=True, listeners=(seen,))
+        assert_same(tmp_path, resumed, whole)
+        fresh = Recorder()
+        train(data, tmp_path, "fresh", listeners=(fresh,))
+    facts = [next(event for event in one.events if isinstance(event, Started)).facts for one in (seen, fresh)]
+    assert facts[0]["propagation"].startswith("full (as the run began)")
+    assert facts[1]["propagation"].startswith("sampled (the whole graph needs about")
+
+
+def test_a_damaged_best_checkpoint(data: Path, tmp_path: Path) -> None:
+    """What is left is the last epoch, and it is said."""
+    patient = ("evaluation.monitor=coverage@20", "training.epochs=8")
+    whole = train(data, tmp_path, "one", *patient)
+    assert whole.best_epoch < whole.epochs_run
+    flip = Path(whole.checkpoint) / "tensors.safetensors"
+    flip.write_bytes(b"x" + flip.read_bytes()[1:])
+    seen = Recorder()
+    again = train(data, tmp_path, "one", *patient, resume=True, listeners=(seen,))
+    (warning,) = [event.message for event in seen.events if isinstance(event, Note) and event.level == "warning"]
+    assert (
+        f"the results are those of the last epoch, {whole.epochs_run}, not of the best, {whole.best_epoch}" in warning
+    )
+    assert again.best_epoch == again.epochs_run == whole.epochs_run
+    last = history(tmp_path, "one")[-1]["metrics"]
+    assert again.metrics["valid/ndcg@10"] == last["valid/ndcg@10"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -58,7 +58,7 @@ def test_padding_counts_nothing(case: Case, optimizer: str) -> None:
     first, second = some_rows(1, real=6, padding=0), some_rows(2, real=4, padding=0)
     wanted = train(case, [first, second])
     for user, item, amount in ((0, 0, 4), (3, 6, 1), (2, 1, 9)):
-        filler = {"user": user, "item": item, "rating": 99.0, "weight": 0.0, "real": 0.0}
+        filler = {"user": user, "item": item, "rating": 99.0, "weight": 7.0, "real": 0.0}
         padded = {
             name: np.concatenate([values, np.full(amount, filler[name], values.dtype)])
             for name, values in second.items()
