@@ -20,7 +20,7 @@ from braidrec.data.errors import DatasetError
 from braidrec.display import quiet_ray
 
 ERROR_COLUMN = "error"
-LEAST_LOGICAL_CPUS = 4
+LEAST_LOGICAL_CPUS = 3
 """A shuffle's reducers reserve CPUs while its mappers need some: on one or two they would wait for each other."""
 
 Inputs = Sequence[Mapping[str, Any]]
@@ -33,12 +33,21 @@ def ray_session() -> Iterator[None]:
     does), else a Ray of our own that ends with the block.
 
     On a cluster the library itself travels with the job. Progress bars and Ray Data's chatter are off inside.
+
+    Raises:
+        DatasetError: RAY_ADDRESS names a place for submitting jobs, not a cluster.
     """
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address.startswith(("http://", "https://")):
+        raise DatasetError(
+            f"RAY_ADDRESS={address} is where jobs are submitted: run `ray job submit --working-dir . -- python "
+            "jobs/prepare.py …`, or unset RAY_ADDRESS to prepare on this machine alone"
+        )
     settings = quiet_ray()
     import ray
 
     started = not ray.is_initialized()
-    if started and os.environ.get("RAY_ADDRESS"):
+    if started and address:
         package = str(Path(braidrec.__file__).parent)
         ray.init(runtime_env={"py_modules": [package]}, **settings.init_arguments)
     elif started:

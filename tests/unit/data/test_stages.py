@@ -1,7 +1,5 @@
 """What stages.py adds to Ray Data: answers, refusals, and a shuffle that may do without one."""
 
-from functools import partial
-
 import pyarrow as pa
 import pytest
 
@@ -9,14 +7,6 @@ from braidrec.data.errors import DatasetError
 from braidrec.data.stages import ray_session, run_tasks, shuffle_tasks
 
 SCHEMA = pa.schema([("key", pa.int64()), ("values", pa.large_list(pa.int64()))])
-
-
-def numbers_up_to(entry):
-    yield pa.table({"key": pa.array([n % 3 for n in range(entry["n"])], pa.int32()), "value": list(range(entry["n"]))})
-
-
-def collect(table):
-    return {"key": table.column("key")[0].as_py(), "values": sorted(table.column("value").to_pylist())}
 
 
 def test_a_submission_address_is_refused(monkeypatch):
@@ -33,13 +23,21 @@ def ray_running():
 
 @pytest.mark.slow
 def test_shuffled_or_not_the_same_rows_meet(ray_running):
+    # Nested, so that they travel by value: Ray's workers cannot import this file.
+    def numbers_up_to(entry):
+        count = entry["n"]
+        yield pa.table({"key": pa.array([n % 3 for n in range(count)], pa.int32()), "value": list(range(count))})
+
+    def collect(table):
+        return {"key": table.column("key")[0].as_py(), "values": sorted(table.column("value").to_pylist())}
+
     expected = {key: sorted(n for top in (4, 7) for n in range(top) if n % 3 == key) for key in range(3)}
     for fits in (True, False):
         answers = shuffle_tasks(
             [{"n": 4}, {"n": 7}], numbers_up_to, collect, key="key", num_keys=3, schema=SCHEMA, fits_one_task=fits
         )
         assert {answer["key"]: answer["values"].to_pylist() for answer in answers} == expected
-    assert list(run_tasks([], partial(numbers_up_to), SCHEMA)) == []
+    assert list(run_tasks([], numbers_up_to, SCHEMA)) == []
 
 
 @pytest.mark.slow
