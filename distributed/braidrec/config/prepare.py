@@ -291,7 +291,7 @@ class PrepareConfig(Strict):
     )
     partition_rows: Positive = Field(
         default=5_000_000,
-        description="Interactions that one task holds in memory, about 100 bytes each; no effect on the result.",
+        description="Interactions that one task holds in memory, about 200 bytes each; no effect on the result.",
     )
 
     @model_validator(mode="after")
