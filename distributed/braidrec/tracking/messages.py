@@ -47,6 +47,13 @@ class Metrics(Record):
     points: tuple[MetricPoint, ...]
 
 
+class EarlierMetrics(Record):
+    """Points of the epochs before a resume. Those that got lost with the process that made them are sent again."""
+
+    kind: Literal["earlier metrics"] = "earlier metrics"
+    points: tuple[MetricPoint, ...]
+
+
 class Parameters(Record):
     """Parameters. MLflow's are immutable: of a resumed run, changed ones become tags `braidrec.resumed.<key>`."""
 
@@ -103,7 +110,7 @@ class End(Record):
     end_time: int
 
 
-Message = Metrics | Parameters | Tags | Text | LocalFile | Dataset | Model | End
+Message = Metrics | EarlierMetrics | Parameters | Tags | Text | LocalFile | Dataset | Model | End
 
 
 class Unsent(Record):

@@ -15,6 +15,7 @@ from typing import Any
 from braidrec.tracking.curves import History, write_curves
 from braidrec.tracking.messages import (
     Dataset,
+    EarlierMetrics,
     End,
     LocalFile,
     Message,
@@ -141,7 +142,8 @@ class MlflowRun:
             config: the resolved configuration as plain nested mappings; logged as parameters under dotted keys.
             config_yaml: the same as it is stored with the run.
             dataset: what is trained on.
-            previous: (epoch, metrics) of the epochs before a resume, for the plots; they are not sent again.
+            previous: (epoch, metrics) of the epochs before a resume, for the plots; what MLflow has of them is not
+                sent again.
         """
         self._history = dict(previous)
         self._outbox = Outbox(
@@ -154,6 +156,9 @@ class MlflowRun:
         self._put(Parameters(values=parameters(config)))
         self._put(Text(path="config.yaml", content=redact(config_yaml)))
         self._put(Dataset(name=dataset.name, path=redact(dataset.path), digest=dataset.digest))
+        earlier = [point for epoch, metrics in previous for point in _points(metrics, epoch)]
+        if earlier:
+            self._put(EarlierMetrics(points=tuple(earlier)))
         if self._system_metrics:
             self._sampler = SystemSampler(self._emit_sample)
 
@@ -252,12 +257,7 @@ class MlflowRun:
             self._on_run_id(run_id)
 
     def _put_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        now = _now()
-        points = (
-            MetricPoint(key=metric_name(name), value=float(value), timestamp=now, step=step)
-            for name, value in metrics.items()
-        )
-        self._put(Metrics(points=tuple(points)))
+        self._put(Metrics(points=_points(metrics, step)))
 
     def _put(self, message: Message) -> None:
         if self._outbox is None:
@@ -271,6 +271,14 @@ class MlflowRun:
             self._skipped_samples += 1
         else:
             self._outbox.put(sample)
+
+
+def _points(metrics: Mapping[str, float], step: int) -> tuple[MetricPoint, ...]:
+    now = _now()
+    return tuple(
+        MetricPoint(key=metric_name(name), value=float(value), timestamp=now, step=step)
+        for name, value in metrics.items()
+    )
 
 
 def _now() -> int:

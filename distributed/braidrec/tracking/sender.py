@@ -8,6 +8,7 @@ from typing import Any, assert_never
 
 from braidrec.tracking.messages import (
     Dataset,
+    EarlierMetrics,
     End,
     LocalFile,
     Message,
@@ -100,6 +101,8 @@ class Sender:
         match message:
             case Metrics():
                 self._send_metrics(message.points)
+            case EarlierMetrics():
+                self._send_metrics(self._not_stored(message.points))
             case Parameters():
                 self._send_parameters(message.values)
             case Tags():
@@ -169,6 +172,13 @@ class Sender:
         metrics = [Metric(point.key, point.value, point.timestamp, self._step(point)) for point in points]
         for chunk in _chunks(metrics, _METRICS_A_REQUEST):
             self._client.log_batch(self._run_id, metrics=chunk)
+
+    def _not_stored(self, points: tuple[MetricPoint, ...]) -> tuple[MetricPoint, ...]:
+        stored = {
+            key: {metric.step for metric in self._client.get_metric_history(self._run_id, key)}
+            for key in {point.key for point in points}
+        }
+        return tuple(point for point in points if point.step not in stored[point.key])
 
     def _step(self, point: MetricPoint) -> int:
         return point.step if point.step is not None else (point.timestamp - self._start_time) // 1000

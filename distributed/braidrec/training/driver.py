@@ -45,19 +45,19 @@ def train(config: RunConfig, *, resume: str | None = None, listeners: tuple[List
     config = with_absolute_places(config)
     folder = _dataset(config)
     check_run(config, folder)
-    if resume is None:
-        run_folder = RunFolder.create(config)
-    else:
-        run_folder = RunFolder.existing(config.storage, resume)
-        run_folder.check_resumable(config)
-    try:
-        with Lease(run_folder.location), StopSignals() as signals:
+    run_folder = RunFolder.new(config) if resume is None else RunFolder.existing(config.storage, resume)
+    with Lease(run_folder.location), StopSignals() as signals:
+        if resume is None:
+            run_folder.begin(config)
+        else:
+            run_folder.check_resumable(config)
+        try:
             run_folder.check_same_data(folder.digest)
             return _run(config, folder, run_folder, listeners, signals)
-    except (ConfigError, DatasetError):
-        if resume is None and not run_folder.checkpoints.is_folder():
-            run_folder.location.remove()  # refused: its name is free again
-        raise
+        except (ConfigError, DatasetError):
+            if resume is None and not run_folder.checkpoints.is_folder():
+                run_folder.location.remove()  # refused: its name is free again
+            raise
 
 
 def _dataset(config: RunConfig) -> DatasetFolder:

@@ -1,5 +1,7 @@
 """The mailbox through which rank 0 talks to the driver. Light to import: it has a process of its own."""
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import ray
@@ -20,14 +22,29 @@ Message = Event | LoopResult | Refused
 
 @ray.remote(num_cpus=0)
 class Mailbox:
-    """Holds what rank 0 says until the driver fetches it."""
+    """Holds what ranks say until the driver has dealt with it."""
 
     def __init__(self) -> None:
         self._waiting: list[Message] = []
+        self._posted = self._handled = 0
+        self._changed = asyncio.Condition()
 
-    def post(self, message: Message) -> None:
+    async def post(self, message: Message, *, until_handled: bool = False) -> None:
+        """Leave a message; with `until_handled` return when the driver is done with it."""
         self._waiting.append(message)
+        self._posted += 1
+        number = self._posted
+        async with self._changed:
+            self._changed.notify_all()
+            if until_handled:
+                await self._changed.wait_for(lambda: self._handled >= number)
 
-    def take(self) -> list[Message]:
+    async def take(self, handled: int, seconds: float) -> list[Message]:
+        """What was not taken yet, in order; waits up to `seconds` for it. The first `handled` of all are done with."""
+        async with self._changed:
+            self._handled = handled
+            self._changed.notify_all()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait_for(lambda: bool(self._waiting)), seconds)
         waiting, self._waiting = self._waiting, []
         return waiting

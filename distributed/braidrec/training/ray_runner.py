@@ -22,7 +22,7 @@ from braidrec.training.events import Event
 from braidrec.training.ray_start import start_ray
 from braidrec.training.result import LoopResult
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 SECONDS_TO_REFUSE_TOGETHER = 5.0
 """After one rank refused to go on, how long the others get to do so too before they are ended."""
 
@@ -54,7 +54,7 @@ def run_on_ray(
     _refuse_local_storage_on_several_nodes(run_folder)
     mailbox = Mailbox.remote()  # type: ignore[attr-defined]
     trainer = _trainer(config, folder, run_folder, mailbox)
-    listener = MailboxListener(mailbox, handle, on_refused=trainer.abort)
+    listener = MailboxListener(mailbox, handle, trainer.abort)
     try:
         with listener:
             failure = _fit(trainer)
@@ -111,18 +111,19 @@ def _hundredths(cpus: float) -> float:
 
 
 class MailboxListener:
-    """Polls the mailbox on a thread and hands on what it finds, until it is closed and the mailbox is empty.
+    """Hands on what it finds in the mailbox, on a thread, until it is closed and the mailbox is empty.
 
     Args:
         mailbox: the actor.
         handle: receives the events.
-        on_refused: called if a rank refused to go on and the others did not follow: they wait for it in a collective.
+        abort: ends the training. Called if `handle` fails, and if a rank refused to go on and the others did not
+            follow: they wait for it in a collective.
     """
 
-    def __init__(self, mailbox: Any, handle: Callable[[Event], None], on_refused: Callable[[], None]) -> None:
-        self._mailbox, self._handle, self._on_refused = mailbox, handle, on_refused
+    def __init__(self, mailbox: Any, handle: Callable[[Event], None], abort: Callable[[], None]) -> None:
+        self._mailbox, self._handle, self._abort = mailbox, handle, abort
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="mailbox", daemon=True)
+        self._thread = threading.Thread(target=self._listen, name="mailbox", daemon=True)
         self.result: LoopResult | None = None
         self.refused: str | None = None
         self._refused_at = math.inf
@@ -140,30 +141,39 @@ class MailboxListener:
         if self._error is not None:
             raise RunError(f"a listener of the run failed: {self._error}") from self._error
 
-    def _poll(self) -> None:
+    def _listen(self) -> None:
         try:
-            while not self._closing.wait(POLL_SECONDS):
-                self._drain()
-                if time.monotonic() > self._refused_at + SECONDS_TO_REFUSE_TOGETHER:
-                    self._refused_at = math.inf
-                    self._on_refused()
-            self._drain()
+            self._take_all()
         except BaseException as error:  # handed to the main thread by __exit__
             self._error = error
+            self._abort()
 
-    def _drain(self) -> None:
+    def _take_all(self) -> None:
         import ray
 
+        handled = 0
+        while True:
+            closing = self._closing.is_set()
+            messages = ray.get(self._mailbox.take.remote(handled, 0.0 if closing else POLL_SECONDS))
+            if closing and not messages:
+                return
+            for message in messages:
+                self._sort(message)
+            handled += len(messages)
+            if time.monotonic() > self._refused_at + SECONDS_TO_REFUSE_TOGETHER:
+                self._refused_at = math.inf
+                self._abort()
+
+    def _sort(self, message: Any) -> None:
         from braidrec.training.mailbox import Refused
 
-        for message in ray.get(self._mailbox.take.remote()):
-            if isinstance(message, LoopResult):
-                self.result = message
-            elif isinstance(message, Refused):
-                if self.refused is None:
-                    self.refused, self._refused_at = message.reason, time.monotonic()
-            else:
-                self._handle(message)
+        if isinstance(message, LoopResult):
+            self.result = message
+        elif isinstance(message, Refused):
+            if self.refused is None:
+                self.refused, self._refused_at = message.reason, time.monotonic()
+        else:
+            self._handle(message)
 
 
 def train_shards(config: RunConfig, folder: DatasetFolder) -> Any:

@@ -17,7 +17,7 @@ from braidrec.errors import RunError
 from braidrec.training.build import build_parts
 from braidrec.training.context import ProcessGroup
 from braidrec.training.environment import use_threads
-from braidrec.training.events import Event
+from braidrec.training.events import EpochEnd, Event
 from braidrec.training.loop import Loop
 from braidrec.training.mailbox import Refused
 from braidrec.training.result import LoopResult
@@ -44,7 +44,15 @@ class RayWorker(ProcessGroup):
         return chunks
 
     def emit(self, event: Event) -> None:
-        if self.rank == 0:
+        """Rank 0 tells the driver, and waits until the end of an epoch is on record there.
+
+        The checkpoint that follows lets a resumed run begin after that epoch, so nobody would report it again.
+        """
+        if self.rank != 0:
+            return
+        if isinstance(event, EpochEnd):
+            ray.get(self._mailbox.post.remote(event, until_handled=True))
+        else:
             self._mailbox.post.remote(event)
 
     def emit_result(self, result: LoopResult) -> None:

@@ -49,23 +49,31 @@ class RunFolder:
         return self.location.child("checkpoints")
 
     @classmethod
-    def create(cls, config: RunConfig) -> "RunFolder":
-        """A new run.
+    def new(cls, config: RunConfig) -> "RunFolder":
+        """An empty folder for a run, or one that turns out to be taken when the run wants to `begin`.
 
         Raises:
-            ConfigError: the name is taken.
+            ConfigError: not a name.
         """
         name = config.name or _made_up_name(config)
         _check_name(name)
         folder = cls(Location.of(config.storage).child(name))
-        if folder.location.child("config.yaml").is_file():
-            raise ConfigError(
-                f"name: a run {name!r} exists in {Location.of(config.storage).uri}; "
-                f"continue it with --resume {name}, or choose another name"
-            )
-        folder.location.child("config.yaml").write_bytes(to_yaml(config).encode())
-        folder.write_json("run.json", {"key": secrets.token_hex(16)})
+        folder.location.filesystem.create_dir(folder.location.path, recursive=True)
         return folder
+
+    def begin(self, config: RunConfig) -> None:
+        """Store what the run starts with. Call it with the lease in hand: of several starts of one name, one has it.
+
+        Raises:
+            ConfigError: the name is taken.
+        """
+        if self.location.child("config.yaml").is_file():
+            raise ConfigError(
+                f"name: a run {self.name!r} exists in {Location.of(config.storage).uri}; "
+                f"continue it with --resume {self.name}, or choose another name"
+            )
+        self.write_json("run.json", {"key": secrets.token_hex(16)})
+        self.location.child("config.yaml").write_bytes(to_yaml(config).encode())
 
     @classmethod
     def existing(cls, storage: str, name: str) -> "RunFolder":
