@@ -23,7 +23,7 @@ from braidrec.config.prepare import (
 )
 from braidrec.data import splits
 from braidrec.data.buckets import INDICES, Buckets, Columns, CoreResult, load_bucket, nth_time
-from braidrec.data.description import SPLITS, FileEntry, Split
+from braidrec.data.description import SPLITS, FileEntry
 from braidrec.data.folder import COLUMN_TYPES
 from braidrec.data.randomness import seed_for
 from braidrec.data.stages import Answer, fetch, run_tasks, share, shuffle_tasks
@@ -79,6 +79,21 @@ class Labelled:
     users: npt.NDArray[np.int32]
     """Users that have a row, ascending, as places in Scanned's list."""
     items: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartPlan:
+    """Part files of all splits, numbered through: the key by which rows are shuffled before they are written."""
+
+    numbers: tuple[int, ...]
+    """Part files of each split."""
+
+    def first_key(self, label: int) -> int:
+        return sum(self.numbers[:label])
+
+    def path_of(self, key: int) -> str:
+        label = max(label for label in range(len(self.numbers)) if self.first_key(label) <= key)
+        return part_name(f"interactions/{SPLITS[label]}", key - self.first_key(label))
 
 
 def make_rule(protocol: SplitConfig, *, seed: int, buckets: Buckets, core: CoreResult, num_ids: int) -> SplitRule:
@@ -158,11 +173,7 @@ def write_splits(
         user_places, item_places: lengths of Scanned's lists.
         names: columns to write.
     """
-    parts: list[tuple[Split, int]] = []
-    first_key: dict[int, int] = {}
-    for label, split in enumerate(SPLITS):
-        first_key[label] = len(parts)
-        parts += [(split, part) for part in range(number_of_parts(labelled.counts[split], part_rows))]
+    plan = PartPlan(numbers=tuple(number_of_parts(labelled.counts[split], part_rows) for split in SPLITS))
     schema = pa.schema([(name, kind) for name, kind in COLUMN_TYPES.items() if name in names])
     produce = partial(
         _final_rows,
@@ -171,17 +182,16 @@ def write_splits(
         seed=seed,
         user_index=share(_final_index(labelled.users, user_places)),
         item_index=share(_final_index(labelled.items, item_places)),
-        first_key=first_key,
-        parts_of={label: number_of_parts(labelled.counts[split], part_rows) for label, split in enumerate(SPLITS)},
+        plan=plan,
     )
-    consume = partial(_write_part, output=output, parts=parts, seed=seed)
+    consume = partial(_write_part, output=output, plan=plan, seed=seed)
     inputs = [{"file": file} for file in labelled.files]
     answers = shuffle_tasks(
         inputs,
         produce,
         consume,
         key="part",
-        num_keys=len(parts),
+        num_keys=sum(plan.numbers),
         schema=PART_SCHEMA,
         # A bucket is what one task can hold.
         fits_one_task=len(inputs) == 1,
@@ -268,8 +278,7 @@ def _final_rows(
     seed: int,
     user_index: Any,
     item_index: Any,
-    first_key: Mapping[int, int],
-    parts_of: Mapping[int, int],
+    plan: PartPlan,
 ) -> Iterator[Any]:
     table = read_parquet(staging.child(entry["file"]))
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
@@ -279,15 +288,14 @@ def _final_rows(
         columns["timestamp"] = columns["timestamp"] // 1000
     keys = pair_keys(columns["user"], columns["item"], seed)
     parts = np.zeros(len(keys), np.int32)
-    for label, first in first_key.items():
+    for label, number in enumerate(plan.numbers):
         rows = columns["label"] == label
-        parts[rows] = first + part_of(keys[rows], parts_of[label])
+        parts[rows] = plan.first_key(label) + part_of(keys[rows], number)
     arrays = {field.name: pa.array(columns[field.name], field.type) for field in schema}
     yield pa.table({**arrays, "part": parts})
 
 
-def _write_part(table: Any, *, output: Location, parts: list[tuple[Split, int]], seed: int) -> Answer:
-    split, part = parts[table.column("part")[0].as_py()]
-    path = part_name(f"interactions/{split}", part)
+def _write_part(table: Any, *, output: Location, plan: PartPlan, seed: int) -> Answer:
+    path = plan.path_of(table.column("part")[0].as_py())
     entry = write_table(output.child(path), in_stored_order(table.drop_columns(["part"]), seed))
     return {"path": path, "bytes": entry.bytes, "sha256": entry.sha256}
