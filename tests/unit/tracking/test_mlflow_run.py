@@ -156,6 +156,18 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(started: Start, client: An
     assert started(run_key="/runs/b").finish("FINISHED").run_id != run_id
 
 
+def test_a_resumed_run_sends_what_got_lost_with_a_killed_driver(started: Start, client: Any) -> None:
+    first = started(run_key="/runs/a")
+    first.handle(epoch(1, 0.5, 0.1))
+    run_id = first.finish("KILLED").run_id
+    earlier = [(1, {"train/loss": 0.5}), (2, {"train/loss": 0.25, "valid/recall@20": 0.2}), (3, {"train/loss": 0.125})]
+    second = started(run_key="/runs/a", begin={"previous": earlier})
+    second.handle(epoch(4, 0.0625, 0.4))
+    second.finish("FINISHED")
+    assert history(client, run_id, "train/loss") == [(1, 0.5), (2, 0.25), (3, 0.125), (4, 0.0625)]
+    assert history(client, run_id, "valid/recall_at_20") == [(1, 0.1), (2, 0.2), (4, 0.4)]
+
+
 def test_a_resumed_run_that_mlflow_has_lost(started: Start, client: Any, said: list[str]) -> None:
     gone = started().finish("FINISHED").run_id
     client.delete_run(gone)
