@@ -74,7 +74,7 @@ def test_rankers_clearly_beat_popularity(
 ) -> None:
     result = train(data, tmp_path, *overrides)
     assert 0.1 < popularity < 0.45
-    assert result.metrics["test/recall@20"] > popularity + 0.3
+    assert result.metrics["test/recall@20"] > popularity + 0.4
     losses = (Path(result.folder) / "metrics.jsonl").read_text()
     assert losses.count("\n") == result.epochs_run
 
@@ -108,7 +108,7 @@ def test_ratings_beat_their_mean(tmp_path: Path, biases: str) -> None:
         "objective.loss.kind=rating_mse", "objective.regulariser=0.02", "evaluation.monitor=rmse",
         "training.epochs=30", "training.optimizer.learning_rate=0.03", "training.batch_size=128",
     )  # fmt: skip
-    assert result.metrics["test/rmse"] < 0.6 * of_mean
+    assert result.metrics["test/rmse"] < 0.25 * of_mean
     assert result.metrics["test/mae"] < result.metrics["test/rmse"]
 
 
