@@ -66,7 +66,7 @@ def run_on_ray(
     if listener.refused is not None:
         raise RunError(listener.refused) from failure
     if failure is not None:
-        raise RunError(_reason(failure)) from failure
+        raise RunError(_reason(failure, config.workers.max_failures)) from failure
     if listener.result is None:
         raise RunError("the workers ended without a result; their logs are in Ray's session folder")
     return listener.result
@@ -191,10 +191,21 @@ def train_shards(config: RunConfig, folder: DatasetFolder) -> Any:
     return folder.ray_dataset("train", columns, extra=rows)
 
 
+def shard_config() -> Any:
+    """How Ray Train deals out `train_shards`: in the order of the rows, whichever node a worker is on."""
+    from ray.data import ExecutionOptions
+    from ray.train import DataConfig
+
+    return DataConfig(
+        datasets_to_split=["train"],
+        execution_options=ExecutionOptions(preserve_order=True),
+        enable_shard_locality=False,
+    )
+
+
 def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mailbox: Any) -> Any:
     import ray
-    import ray.data
-    from ray.train import DataConfig, FailureConfig, ScalingConfig
+    from ray.train import FailureConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
     from ray.train.torch import TorchConfig
 
@@ -204,7 +215,6 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
     nodes = [node for node in ray.nodes() if node["Alive"]]
     place = placement(config, ray.cluster_resources().get("CPU", 1.0), len(nodes))
     streams = config.training.order == "permutation"
-    ordered = ray.data.ExecutionOptions(preserve_order=True)
     return StoppableTrainer(
         train_worker,
         train_loop_config={
@@ -231,7 +241,7 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
             timeout_s=config.workers.timeout_seconds,
         ),
         datasets={"train": train_shards(config, folder)} if streams else {},
-        dataset_config=DataConfig(datasets_to_split=["train"], execution_options=ordered, enable_shard_locality=False),
+        dataset_config=shard_config(),
     )
 
 
@@ -248,13 +258,26 @@ def _fit(trainer: Any) -> Exception | None:
     return None
 
 
-def _reason(failure: Exception) -> str:
-    """The last line of each worker's error."""
+def _reason(failure: Exception, max_failures: int) -> str:
+    """What ended the training: dead workers, or else the last line of each worker's error.
+
+    When a worker dies, the others fail too, for they cannot reach it any more.
+    """
+    from ray.exceptions import RayActorError
     from ray.train import WorkerGroupError
 
-    if isinstance(failure, WorkerGroupError):
-        return "; ".join(sorted({_last_line(str(error)) for error in failure.worker_failures.values()}))
-    return _last_line(str(failure))
+    if not isinstance(failure, WorkerGroupError):
+        return _last_line(str(failure))
+    errors = failure.worker_failures
+    # Ray wraps the death of a process in an error of its own, which has no public name.
+    causes = {rank: getattr(error, "health_check_failure", error) for rank, error in errors.items()}
+    dead = sorted(rank for rank, cause in causes.items() if isinstance(cause, RayActorError))
+    if not dead:
+        return "; ".join(sorted({_last_line(str(error)) for error in errors.values()}))
+    return (
+        f"the process of worker {', '.join(map(str, dead))} died (killed, perhaps for want of memory, or crashed) and "
+        f"workers.max_failures={max_failures} is used up; --resume continues from the last checkpoint"
+    )
 
 
 def _last_line(text: str) -> str:
