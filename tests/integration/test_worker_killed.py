@@ -1,89 +1,51 @@
-"""A training worker killed with SIGKILL in mid-epoch: the run goes on by itself and ends as if nothing had happened."""
+"""A training worker killed with SIGKILL in mid-epoch: the run goes on by itself and ends as if nothing had happened.
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+`pytest -s` shows how long it took. The run streams its data anew each epoch, so that Ray Data has to start again too.
+"""
 
-import psutil
+from collections.abc import Callable
+
 import pytest
+from conftest import SESSION_SECONDS, Session
+from test_ray_training import mlflow_run
+from training_session import EPOCHS, KILLED_AFTER
 
-ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 6
-SETTINGS = [
-    "data.planted={users: 3000, items: 1500, interactions: 60000}",
-    "workers.num=2",
-    f"training.epochs={EPOCHS}",
-    "training.batch_size=256",
-    "evaluation.patience=null",
-    "tracking.enabled=false",
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SESSION_SECONDS + 60)]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+TIMES = ("train/seconds", "train/interactions_per_second")
 
 
-def start(folder: Path, name: str) -> "subprocess.Popen[str]":
-    settings = [*SETTINGS, f"data.path={folder / 'data'}", f"storage={folder / 'runs'}", f"cache={folder / 'cache'}"]
-    command = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", str(ROOT / "configs" / "quickstart.yaml")]
-    for setting in [*settings, f"name={name}"]:
-        command += ["--set", setting]
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"HOME": str(folder)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def numbers(session: Session, name: str) -> list[dict[str, float]]:
+    return [{key: epoch[key] for key in epoch if key not in TIMES} for epoch in session.epochs(name)]
 
 
-def workers_of(driver: int) -> Iterator[psutil.Process]:
-    for process in psutil.Process(driver).children(recursive=True):
-        try:
-            if "RayTrainWorker" in " ".join(process.cmdline()):
-                yield process
-        except psutil.Error:
-            continue
+def test_every_number_is_that_of_an_undisturbed_run(
+    training_session: Session, record_property: Callable[[str, object], None]
+) -> None:
+    killed, whole = training_session.step("killed"), training_session.step("whole")
+    assert killed["starts"] == 2, "the worker was killed too late or not at all"
+    assert killed["ends"] == list(range(1, EPOCHS + 1))
+    seconds = killed["recovery_seconds"]
+    record_property("recovery_seconds", seconds)
+    print(f"\nfrom the death of a worker to the end of the epoch in which it died: {seconds:.1f} s")
+    assert f"continuing after epoch {KILLED_AFTER}" in training_session.output
+    assert len(numbers(training_session, "whole")) == EPOCHS
+    assert "train/loss" in numbers(training_session, "whole")[0]
+    assert numbers(training_session, "killed") == numbers(training_session, "whole")
+    assert killed["result"]["metrics"] == whole["result"]["metrics"]
+    assert killed["result"]["slices"] == whole["result"]["slices"]
+    assert killed["result"]["example"] == whole["result"]["example"]
 
 
-def lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    file = folder / "runs" / name / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+def test_mlflow_has_each_epoch_once(training_session: Session) -> None:
+    client, run = mlflow_run(training_session, "killed")
+    assert run.info.status == "FINISHED"
+    steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert steps == list(range(1, EPOCHS + 1))
 
 
-def kill_in_mid_epoch(driver: int, folder: Path, name: str) -> None:
-    """After the second epoch is told of, a third of an epoch later."""
-    deadline = time.monotonic() + 240
-    while len(told := lines(folder, name)) < 2:
-        assert time.monotonic() < deadline, "no second epoch"
-        time.sleep(0.05)
-    time.sleep(told[-1]["metrics"]["train/seconds"] / 3)
-    victim = next(workers_of(driver))
-    os.kill(victim.pid, signal.SIGKILL)
-
-
-def numbers(folder: Path, name: str) -> list[dict[str, float]]:
-    kept = ("train/loss", "valid/recall@20", "valid/ndcg@20")
-    return [{key: line["metrics"][key] for key in kept} for line in lines(folder, name)]
-
-
-def test_the_run_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    whole = start(tmp_path, "whole")
-    output, _ = whole.communicate(timeout=300)
-    assert whole.returncode == 0, output
-    killed = start(tmp_path, "killed")
-    try:
-        kill_in_mid_epoch(killed.pid, tmp_path, "killed")
-        died, before = time.monotonic(), len(lines(tmp_path, "killed"))
-        while len(lines(tmp_path, "killed")) <= before:
-            assert killed.poll() is None, killed.communicate()[0]
-            time.sleep(0.05)
-        print(f"from the kill to the next epoch: {time.monotonic() - died:.1f} s")
-        output, _ = killed.communicate(timeout=300)
-    finally:
-        killed.kill()
-    assert killed.returncode == 0, output
-    assert "continuing after epoch" in output
-    assert len(numbers(tmp_path, "killed")) == EPOCHS
-    assert numbers(tmp_path, "killed") == numbers(tmp_path, "whole")
-    results = [json.loads((tmp_path / "runs" / name / "result.json").read_text()) for name in ("whole", "killed")]
-    assert results[0]["metrics"] == results[1]["metrics"]
+def test_a_worker_that_dies_too_often_ends_the_run(training_session: Session) -> None:
+    died = training_session.step("died")
+    assert died["ends"] == [1]
+    assert "died (killed, perhaps for want of memory, or crashed)" in died["run_error"]
+    assert "workers.max_failures=0 is used up" in died["run_error"]

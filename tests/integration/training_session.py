@@ -1,0 +1,204 @@
+"""Trainings in one process and on one Ray, which takes longer to start than they take: `training_session.py FOLDER`.
+
+A process of its own: Ray keeps the token that it found in the home as long as the process lives, and the last training
+is ended with SIGTERM. What each step saw goes to `FOLDER/report.json`; `test_ray_training.py` judges it.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ray_processes import WORKER, any_left, named
+
+from braidrec import train
+from braidrec.command_line import run_job
+from braidrec.config.load import load_config
+from braidrec.config.run import RunConfig
+from braidrec.data.delivery import CHUNK_ROWS, read_all
+from braidrec.data.description import ProtocolDescription
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.planted import generate_planted
+from braidrec.data.writer import DatasetWriter
+from braidrec.errors import RunError
+from braidrec.training.events import EpochEnd, Event, Started
+from braidrec.training.ray_start import start_ray
+
+EPOCHS = 4
+KILLED_AFTER = 2
+"""The worker dies in the epoch after this one."""
+STREAMED = ("data.delivery=stream", "data.shuffle_buffer=3000")
+SHARD_ROWS = 10_007
+"""A prime: no number of workers divides it."""
+
+Report = dict[str, Any]
+
+
+class Watch:
+    """A listener that counts and acts: at the end of an epoch it calls `act` with the event."""
+
+    def __init__(self, act: Callable[[EpochEnd], None] = lambda event: None) -> None:
+        self.starts = 0
+        self.ends: list[int] = []
+        self._act = act
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.starts += 1
+        elif isinstance(event, EpochEnd):
+            self.ends.append(event.epoch)
+            self._act(event)
+
+
+class KillWorker:
+    """Kills one training worker in the middle of an epoch, and measures how long the run takes to get over it."""
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+        self._killed_at: float | None = None
+        self.recovery_seconds: float | None = None
+
+    def __call__(self, event: EpochEnd) -> None:
+        if self._killed_at is None and event.epoch == self._after:
+            self._killed_at = time.monotonic()
+            threading.Timer(event.metrics["train/seconds"] / 3, self._kill).start()
+        elif self._killed_at is not None and self.recovery_seconds is None:
+            self.recovery_seconds = time.monotonic() - self._killed_at
+
+    def _kill(self) -> None:
+        named(os.getpid(), WORKER)[0].kill()
+        self._killed_at = time.monotonic()
+
+
+def configured(folder: Path, data: str, name: str, *overrides: str) -> RunConfig:
+    places = [f"data.path={folder / data}", f"storage={folder / 'runs'}", f"cache={folder / 'cache'}", f"name={name}"]
+    model = ["model.dim=32", "model.encoder.layers=2", "training.batch_size=256", "workers.num=2"]
+    course = [f"training.epochs={EPOCHS}", "training.optimizer.learning_rate=0.01", "tracking.system_metrics=false"]
+    return load_config(RunConfig, [], [*places, *model, *course, *overrides])
+
+
+def run(folder: Path, name: str, *overrides: str, data: str = "planted", watch: Watch | None = None) -> Report:
+    """Train; what came of it, and what is left of it on Ray."""
+    import ray
+
+    watch = watch or Watch()
+    began = time.monotonic()
+    report: Report = {}
+    try:
+        result = train(configured(folder, data, name, *overrides), listeners=(watch,))
+        report["result"] = result.to_plain()
+    except RunError as error:
+        report["run_error"] = str(error)
+    report |= {"seconds": time.monotonic() - began, "starts": watch.starts, "ends": watch.ends}
+    report["workers_left"] = any_left(os.getpid(), WORKER, seconds=15)
+    groups = ray.util.placement_group_table().values()
+    report["groups_left"] = [group for group in groups if group["state"] != "REMOVED"]
+    return report
+
+
+def killed(folder: Path) -> Report:
+    kill = KillWorker(after=KILLED_AFTER)
+    return run(folder, "killed", *STREAMED, watch=Watch(kill)) | {"recovery_seconds": kill.recovery_seconds}
+
+
+def died_too_often(folder: Path) -> Report:
+    overrides = ("workers.max_failures=0", "tracking.enabled=false")
+    return run(folder, "died", *overrides, watch=Watch(KillWorker(after=1)))
+
+
+def damaged(folder: Path) -> Report:
+    """Only rank 0 notices: it builds the graph that the other rank waits for."""
+    generate_planted(str(folder / "damaged"), seed=1, modalities={})
+    (part,) = (folder / "damaged" / "interactions" / "train").iterdir()
+    content = bytearray(part.read_bytes())
+    content[100:300] = bytes(200)
+    part.write_bytes(content)
+    return run(folder, "damaged", "tracking.enabled=false", data="damaged")
+
+
+def shards(folder: Path, num_workers: int, *overrides: str) -> Report:
+    """Deal the train split out as a training does; a task a rank keeps what two passes over its shard brought."""
+    import ray
+
+    from braidrec.training.ray_runner import shard_config, train_shards
+
+    @ray.remote(num_cpus=0)
+    def consume(iterator: Any, target: str) -> None:
+        for lap in ("first", "second"):
+            chunks = list(iterator.iter_batches(batch_size=CHUNK_ROWS, batch_format="numpy"))
+            np.savez(f"{target}-{lap}", arrived=sum(len(chunk["user"]) for chunk in chunks), **read_all(chunks))
+
+    config = configured(folder, "prime", "unused", f"workers.num={num_workers}", "training.batch_size=600", *overrides)
+    datasets = {"train": train_shards(config, DatasetFolder.open(config.data.path))}
+    iterators = shard_config().configure(datasets, num_workers, None, None)
+    targets = [str(folder / f"shard-{rank}-of-{num_workers}") for rank in range(num_workers)]
+    ray.get([consume.remote(each["train"], target) for each, target in zip(iterators, targets, strict=True)])
+    return {}
+
+
+def until_sigterm(folder: Path) -> None:
+    """The end of the session, as `jobs/train.py` would end; draws users uniformly meanwhile."""
+
+    def stop(event: EpochEnd) -> None:
+        if event.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = configured(folder, "planted", "stopped", "training.epochs=1000", "training.order=uniform_users")
+    run_job(lambda: print(train(config, listeners=(Watch(stop),))))
+
+
+def write_data(folder: Path) -> None:
+    generate_planted(
+        str(folder / "planted"), num_users=1500, num_items=800, num_interactions=30_000, seed=3, modalities={}
+    )
+    random = np.random.default_rng(0)
+    pairs = random.permutation(400 * 300)[: SHARD_ROWS + 2]
+    columns = {
+        "user": (pairs // 300).astype(np.int32),
+        "item": (pairs % 300).astype(np.int32),
+        "rating": random.integers(1, 6, len(pairs)).astype(np.float32),
+        "weight": random.random(len(pairs), dtype=np.float32),
+    }
+    writer = DatasetWriter.begin(str(folder / "prime"), seed=0, part_rows=3000)
+    writer.write_users(pa.array([f"user-{index}" for index in range(400)]))
+    writer.write_items(pa.array([f"item-{index}" for index in range(300)]))
+    bounds = {"train": (0, SHARD_ROWS), "valid": (SHARD_ROWS, SHARD_ROWS + 1), "test": (SHARD_ROWS + 1, None)}
+    for split, (begin, end) in bounds.items():
+        writer.write_split(split, {name: values[begin:end] for name, values in columns.items()})
+    writer.finish(name="prime", protocol=ProtocolDescription(kind="given", seed=0), options={})
+
+
+def main(folder: Path) -> None:
+    write_data(folder)
+    start_ray(3)
+    steps: dict[str, Callable[[], Report]] = {
+        "shards of 2": partial(shards, folder, 2, "objective.loss.kind=rating_mse", "objective.use_weights=true"),
+        "shards of 3": partial(shards, folder, 3),
+        "whole": partial(run, folder, "whole", *STREAMED),
+        "killed": partial(killed, folder),
+        "diverged": partial(run, folder, "diverged", "training.optimizer.learning_rate=1e30"),
+        "damaged": partial(damaged, folder),
+        "died": partial(died_too_often, folder),
+    }
+    report: Report = {}
+    for name, step in steps.items():
+        began = time.monotonic()
+        try:
+            report[name] = step()
+        except Exception as error:  # the other steps are of interest all the same
+            report[name] = {"unexpected": f"{type(error).__name__}: {error}"}
+        print(f"step {name}: {time.monotonic() - began:.1f} s", flush=True)
+        (folder / "report.json").write_text(json.dumps(report))
+    until_sigterm(folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
