@@ -97,7 +97,7 @@ class ProgressDisplay:
     def _progress(self, event: Progress) -> None:
         if event.stage == "train":
             self._rate = event.rate
-        if not self._console.is_terminal:
+        if not self._console.is_interactive:  # a log, or a terminal that cannot redraw a line
             return
         if self._bar is None:
             self._open_bar()

@@ -23,8 +23,12 @@ def clock() -> Clock:
     return Clock()
 
 
-def show(clock: Clock, **changes: Any) -> tuple[ProgressDisplay, Console]:
-    console = Console(record=True, width=60, file=io.StringIO(), force_terminal=changes.pop("terminal", False))
+def show(clock: Clock, *, terminal: str | None = None, **changes: Any) -> tuple[ProgressDisplay, Console]:
+    """On a terminal of that kind, or in a log; whatever the tests themselves are run in."""
+    surroundings = {} if terminal is None else {"TERM": terminal}
+    console = Console(
+        record=True, width=60, file=io.StringIO(), force_terminal=terminal is not None, _environ=surroundings
+    )
     return ProgressDisplay("recall@20", console=console, clock=clock, **changes), console
 
 
@@ -111,16 +115,23 @@ def test_warnings_facts_and_markup(clock: Clock) -> None:
     ]
 
 
-def test_a_log_shows_no_live_line(clock: Clock) -> None:
-    display, console = show(clock)
-    began(display)
-    before = console.export_text(clear=False)
-    display.handle(Progress(stage="train", epoch=1, done=500, total=1000, rate=100.0))
-    assert console.export_text() == before
+@pytest.mark.parametrize("terminal", [None, "dumb"])
+def test_what_cannot_move_a_cursor_shows_no_live_line(clock: Clock, terminal: str | None) -> None:
+    display, console = show(clock, terminal=terminal)
+    assert isinstance(console.file, io.StringIO)
+    with display:
+        began(display)
+        before = console.file.getvalue()
+        display.handle(Progress(stage="train", epoch=1, done=500, total=1000, rate=100.0))
+        assert console.file.getvalue() == before
+        ended(display, 1)
+    written = console.file.getvalue()
+    assert "epoch   1/100" in written
+    assert "\x1b" not in written and "\r" not in written
 
 
 def test_a_terminal_shows_rate_and_both_times_left(clock: Clock) -> None:
-    display, console = show(clock, terminal=True)
+    display, console = show(clock, terminal="xterm")
     console.width = 160
     with display:
         began(display, epochs=3)
