@@ -48,7 +48,8 @@ class Hop:
     @property
     def block(self) -> Any:
         """The step as a DGL block, for DGL's own layers (GraphSAGE, GAT). Give them the pair `(h, hop.own(h))`: the
-        destinations are not always the first of the sources. Its edges are in the order of `edges()`."""
+        destinations are not always the first of the sources. Its edges are in the order of `edges()`; fixed weights are
+        left to the layer (`structure.weight`)."""
         return self.structure.dgl_block_with_edge_ids
 
     @cached_property
@@ -72,6 +73,9 @@ class Hop:
         * symmetric: `Σ_u w_uv h_u / √(d_out(u) · d_in(v))`
         * mean: `Σ_u w_uv h_u / d_in(v)`
         * sum: `Σ_u w_uv h_u`
+
+        w is the relation's fixed weight times `edge_weight`, each 1 where there is none; d sums the fixed weights. With
+        fixed weights that are final all three are the plain weighted sum.
 
         Args:
             h: `[num_src, d]`.

@@ -1,8 +1,12 @@
 """The one numerical kernel of propagation: sum the source rows of every destination. DGL, or torch's CSR.
 
-`sum_sources(structure, h)[v] = Σ_{u → v} h[u]`, differentiable in `h`. The backward pass is the same sum over the
-transposed structure. DGL's CPU kernel is about three times faster than torch's CSR product; a DGL without CUDA has no
-kernel for tensors on a GPU, and there torch's CSR product takes over. Both give equal numbers (tested).
+`sum_sources(structure, h)[v] = Σ_{u → v} w_uv h[u]`, differentiable in `h`; w are the structure's weights, 1 where it
+has none. The backward pass is the same sum over the transposed structure. DGL's CPU kernel is about three times faster
+than torch's CSR product; a DGL without CUDA has no kernel for tensors on a GPU, and there torch's CSR product takes
+over. Both give equal numbers (tested).
+
+With weights, DGL's CPU kernel (`u_mul_e_sum`) is eight to fifteen times slower than without, so torch's weighted
+embedding bag stands in for it: as fast as DGL without weights, two to three times faster than torch's CSR product.
 """
 
 from collections.abc import Callable
@@ -10,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from braidrec.graph.dgl_import import dgl
 from braidrec.graph.structure import Structure
@@ -18,8 +23,26 @@ Kernel = Callable[[Structure, Tensor], Tensor]
 
 
 def _sum_with_dgl(structure: Structure, h: Tensor) -> Tensor:
+    if structure.weight is not None:
+        return _weighted_sum_beside_dgl(structure, structure.weight, h)
     out: Tensor = dgl.ops.copy_u_sum(structure.dgl_block, h)
     return out
+
+
+def _weighted_sum_beside_dgl(structure: Structure, weight: Tensor, h: Tensor) -> Tensor:
+    if h.device.type != "cpu":
+        out: Tensor = dgl.ops.u_mul_e_sum(structure.dgl_block_with_edge_ids, h, weight.to(h.dtype).unsqueeze(-1))
+        return out
+    if h.dtype == torch.float64:  # the embedding bag has no fast path for it
+        return _sum_with_torch(structure, h)
+    return embedding_bag(
+        structure.indices,
+        h.contiguous(),
+        structure.indptr,
+        mode="sum",
+        per_sample_weights=weight.to(h.dtype),
+        include_last_offset=True,
+    )
 
 
 def _sum_with_torch(structure: Structure, h: Tensor) -> Tensor:
@@ -70,7 +93,7 @@ class _SumSources(torch.autograd.Function):
 
 
 def sum_sources(structure: Structure, h: Tensor, kernel: str) -> Tensor:
-    """Σ of the source rows of every destination.
+    """Σ of the source rows of every destination, times the structure's weights if it has any.
 
     Args:
         structure: the edges.
@@ -87,11 +110,13 @@ def weighted_sum_sources(structure: Structure, h: Tensor, weight: Tensor, kernel
     """`Σ_{e: u → v} weight[e] · h[u]`, differentiable in `h` and in `weight` (learned relations, edge masks).
 
     Args:
-        structure: the edges.
+        structure: the edges; weights of its own are multiplied with `weight`.
         h: `[num_src, d]`.
         weight: `[num_edges]`, in the structure's edge order; taken in the number format of `h`.
         kernel: "dgl" or "torch".
     """
+    if structure.weight is not None:
+        weight = weight * structure.weight.to(weight.dtype)
     factor = weight.to(h.dtype).unsqueeze(-1)
     if kernel == "dgl":
         out: Tensor = dgl.ops.u_mul_e_sum(structure.dgl_block_with_edge_ids, h, factor)

@@ -137,9 +137,12 @@ class SampledSubgraph:
         )
 
     def _hop(self, spec: HopSpec, drawn: Draw, destinations: Tensor) -> Hop:
-        structure = Structure(drawn.indptr, drawn.indices, len(drawn.src_nodes)).to(self.device)
+        relation = self.relations[spec.relation]
+        whole = relation.structure.weight
+        weight = None if whole is None else whole[drawn.edge_ids]
+        structure = Structure(drawn.indptr, drawn.indices, len(drawn.src_nodes), weight=weight).to(self.device)
         return Hop(
-            relation=self.relations[spec.relation],
+            relation=relation,
             structure=structure,
             kernel=self.kernel,
             src_nodes=drawn.src_nodes.to(self.device),

@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,15 +25,32 @@ class Relation:
         name: how encoders ask for it.
         indptr: `[num_nodes + 1]` int32 or int64.
         indices: `[num_edges]` of the same type. Both may be memory-mapped and are then shared between processes.
-        symmetric: every edge has its reverse.
+        symmetric: every edge has its reverse, of the same weight.
+        weight: `[num_edges]` fp32 not below zero, fixed for every edge; None is 1. Sums along the edges take them in,
+            and the degrees that normalise are then sums of weights.
+        weights_are_final: the weights are normalised already (or must not be): every normalisation is the plain
+            weighted sum.
     """
 
-    def __init__(self, name: str, indptr: NDArray[Any], indices: NDArray[Any], *, symmetric: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        indptr: NDArray[Any],
+        indices: NDArray[Any],
+        *,
+        symmetric: bool,
+        weight: NDArray[np.float32] | None = None,
+        weights_are_final: bool = False,
+    ) -> None:
         assert indptr.dtype == indices.dtype
+        assert weight is None or (weight.dtype == np.float32 and weight.shape == indices.shape)
+        assert weight is not None or not weights_are_final
         self.name = name
         self.indptr = indptr
         self.indices = indices
         self.symmetric = symmetric
+        self.weight = None if weight is None else np.asarray(weight)
+        self.weights_are_final = weights_are_final
 
     @property
     def num_nodes(self) -> int:
@@ -46,7 +64,8 @@ class Relation:
     def structure(self) -> Structure:
         """The whole relation as one step from all nodes to all nodes, in the narrowest integer type that fits."""
         indptr, indices = torch.from_numpy(self.indptr), torch.from_numpy(self.indices)
-        return Structure(indptr, indices, self.num_nodes, symmetric=self.symmetric)
+        weight = None if self.weight is None else torch.from_numpy(self.weight)
+        return Structure(indptr, indices, self.num_nodes, symmetric=self.symmetric, weight=weight)
 
     @cached_property
     def in_degree(self) -> Tensor:
@@ -62,19 +81,38 @@ class Relation:
 
     @cached_property
     def inverse_sqrt_in_degree(self) -> Tensor:
-        """`[num_nodes]` fp32: `d^{-1/2}`, zero for a node without in-neighbours."""
-        return inverse_power(self.in_degree, 0.5)
+        """`[num_nodes]` fp32: `d^{-1/2}`, zero for a node without in-neighbours; d is the sum of the weights where
+        there are weights. All ones if the weights are final."""
+        return self._inverse_sqrt(self.in_degree, transposed=False)
 
     @cached_property
     def inverse_sqrt_out_degree(self) -> Tensor:
         """`[num_nodes]` fp32, likewise for out-degrees."""
-        return self.inverse_sqrt_in_degree if self.symmetric else inverse_power(self.out_degree, 0.5)
+        return self.inverse_sqrt_in_degree if self.symmetric else self._inverse_sqrt(self.out_degree, transposed=True)
+
+    def _inverse_sqrt(self, counted: Tensor, *, transposed: bool) -> Tensor:
+        if self.weights_are_final:
+            return torch.ones(self.num_nodes)
+        if self.weight is None:
+            return inverse_power(counted, 0.5)
+        shape = (self.num_nodes, self.num_nodes)
+        matrix = scipy.sparse.csr_matrix((self.weight, self.indices, self.indptr), shape=shape)
+        # fp64 ones: each row is added up in fp64.
+        ones = np.ones(self.num_nodes)
+        return inverse_power(torch.from_numpy((matrix.T if transposed else matrix) @ ones), 0.5)
 
     def widened(self) -> "Relation":
         """The same relation with int64 ids, as `sampling_graph` wants them: stored in that form it is mapped by all
         workers of a node, instead of being widened by each."""
         indptr, indices = self.indptr.astype(np.int64), self.indices.astype(np.int64)
-        return Relation(self.name, indptr, indices, symmetric=self.symmetric)
+        return Relation(
+            self.name,
+            indptr,
+            indices,
+            symmetric=self.symmetric,
+            weight=self.weight,
+            weights_are_final=self.weights_are_final,
+        )
 
     @cached_property
     def sampling_graph(self) -> Any:
@@ -95,7 +133,7 @@ class Relation:
 
 def inverse_power(degree: Tensor, power: float) -> Tensor:
     """`degree^{-power}` as fp32, zero where the degree is zero."""
-    return torch.where(degree > 0, degree.clamp(min=1).double().pow(-power), 0.0).float()
+    return torch.where(degree > 0, torch.where(degree > 0, degree, 1).double().pow(-power), 0.0).float()
 
 
 def bisect_rows(

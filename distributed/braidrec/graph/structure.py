@@ -19,15 +19,20 @@ class Structure:
         indptr: `[num_dst + 1]` and
         indices: `[num_edges]`, of one integer type, on one device.
         num_src: sources are numbered `0 .. num_src - 1`.
-        symmetric: the transpose is the same structure (an undirected graph over one node space).
+        symmetric: the transpose is the same structure (an undirected graph over one node space), weights included.
+        weight: `[num_edges]` fp32 by which every sum along the edges multiplies their sources; None is 1.
     """
 
-    def __init__(self, indptr: Tensor, indices: Tensor, num_src: int, *, symmetric: bool = False) -> None:
+    def __init__(
+        self, indptr: Tensor, indices: Tensor, num_src: int, *, symmetric: bool = False, weight: Tensor | None = None
+    ) -> None:
         assert indptr.dtype == indices.dtype and indptr.device == indices.device
+        assert weight is None or (len(weight) == len(indices) and weight.device == indices.device)
         self.indptr = indptr
         self.indices = indices
         self.num_src = num_src
         self.symmetric = symmetric
+        self.weight = weight
 
     @property
     def num_dst(self) -> int:
@@ -46,6 +51,8 @@ class Structure:
         """The same edges by source: the structure of the backward pass."""
         if self.symmetric:
             return self
+        if self.weight is not None:
+            return _transpose_weighted(self, self.weight)
         transpose = _transpose_with_scipy if self.device.type == "cpu" else _transpose_with_torch
         indptr, indices = transpose(self)
         return Structure(indptr, indices, self.num_dst)
@@ -69,13 +76,13 @@ class Structure:
 
     @cached_property
     def torch_csr(self) -> Tensor:
-        """The 0/1 matrix `[num_dst, num_src]` in torch's CSR layout, fp32."""
-        ones = torch.ones(self.num_edges, device=self.device)
+        """The matrix `[num_dst, num_src]` of the weights, or of ones, in torch's CSR layout, fp32."""
+        values = torch.ones(self.num_edges, device=self.device) if self.weight is None else self.weight
         with warnings.catch_warnings():
             # torch calls the layout a beta feature, once a process; the user can do nothing about it.
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta state")
             return torch.sparse_csr_tensor(
-                self.indptr, self.indices, ones, size=(self.num_dst, self.num_src), check_invariants=False
+                self.indptr, self.indices, values, size=(self.num_dst, self.num_src), check_invariants=False
             )
 
     def _make_block(self, edge_ids: Tensor) -> Any:
@@ -94,13 +101,31 @@ class Structure:
         indptr = torch.cat([ends.new_zeros(1), ends]).to(self.indptr.dtype)
         positions = torch.repeat_interleave(starts - (ends - counts), counts, output_size=num_edges)
         positions += torch.arange(num_edges, device=self.device)
-        return Structure(indptr, self.indices[positions], self.num_src), positions
+        weight = None if self.weight is None else self.weight[positions]
+        return Structure(indptr, self.indices[positions], self.num_src, weight=weight), positions
 
     def to(self, device: torch.device) -> "Structure":
         """The structure on `device` (itself if it is there already)."""
         if device == self.device:
             return self
-        return Structure(self.indptr.to(device), self.indices.to(device), self.num_src, symmetric=self.symmetric)
+        weight = None if self.weight is None else self.weight.to(device)
+        indptr, indices = self.indptr.to(device), self.indices.to(device)
+        return Structure(indptr, indices, self.num_src, symmetric=self.symmetric, weight=weight)
+
+
+def _transpose_weighted(structure: Structure, weight: Tensor) -> Structure:
+    """The transpose, with the weights following their edges."""
+    if structure.device.type == "cpu":
+        matrix = scipy.sparse.csr_matrix(
+            (weight.numpy(), structure.indices.numpy(), structure.indptr.numpy()),
+            shape=(structure.num_dst, structure.num_src),
+        ).tocsc()
+        dtype = structure.indices.dtype
+        indptr, indices = torch.from_numpy(matrix.indptr).to(dtype), torch.from_numpy(matrix.indices).to(dtype)
+        return Structure(indptr, indices, structure.num_dst, weight=torch.from_numpy(matrix.data))
+    order = torch.sort(structure.indices, stable=True).indices
+    indptr, indices = _transpose_with_torch(structure)
+    return Structure(indptr, indices, structure.num_dst, weight=weight[order])
 
 
 def _transpose_with_torch(structure: Structure) -> tuple[Tensor, Tensor]:
