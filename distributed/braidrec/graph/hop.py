@@ -67,6 +67,11 @@ class Hop:
         """`[num_dst, 1]`: `dst_scale` times the factor that makes a sampled sum unbiased."""
         return self.dst_scale if self.scale is None else self.dst_scale * self.scale.unsqueeze(-1)
 
+    @cached_property
+    def carried_factor(self) -> Tensor:
+        """`[num_dst, 1]`: `symmetric_factor` times `dst_scale`, for chains that carry rows scaled by `d^{-1/2}`."""
+        return self.symmetric_factor * self.dst_scale
+
     def aggregate(self, h: Tensor, edge_weight: Tensor | None = None, normalise: Normalisation = "symmetric") -> Tensor:
         """Combine the source rows of every destination.
 
@@ -130,8 +135,9 @@ class Neighbourhood:
         hops: in the order of propagation; may be empty (no graph: the input rows are the seeds).
         input_nodes: global ids of the input rows, to be fetched from the tables; None stands for all nodes in order.
         seeds: the nodes that the batch needs, distinct; None stands for all nodes in order.
-        seeds_first: at every level the seeds are the first rows (sampled chains); otherwise every level but the last
-            holds all nodes in order, and the last holds the seeds.
+        seeds_first: at every level the seeds are the first rows (sampled chains), and the last level holds no others;
+            otherwise every level holds all nodes in order, but the last one may hold just the seeds (`dst_nodes` of the
+            last hop).
     """
 
     hops: tuple[Hop, ...]
@@ -145,8 +151,10 @@ class Neighbourhood:
             return h
         if self.seeds_first:
             return h[: len(self.seeds)]
-        return h if level == len(self.hops) else h.index_select(0, self.seeds)
+        return h if self.holds_only_seeds(level) else h.index_select(0, self.seeds)
 
     def holds_only_seeds(self, level: int) -> bool:
         """Whether the rows of `level` are the seeds and no others, in their order."""
-        return self.seeds is None or level == len(self.hops)
+        if self.seeds is None:
+            return True
+        return level == len(self.hops) and (self.seeds_first or self.hops[-1].dst_nodes is not None)

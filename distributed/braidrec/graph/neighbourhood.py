@@ -34,8 +34,12 @@ class NeighbourhoodSource(Protocol):
     ) -> Neighbourhood: ...
 
 
+_RESTRICTED_EDGE_COST = 3
+"""Cutting an edge out of the whole structure, transposed too, costs about as much as summing along it twice."""
+
+
 class FullGraph:
-    """Hops that span everything. The last one computes only the rows that the seeds need."""
+    """Hops that span everything. The last one computes only the rows that the seeds need, where that is less work."""
 
     def __init__(self, relations: Mapping[str, Relation], *, device: torch.device, kernel: str) -> None:
         self.relations = relations
@@ -68,9 +72,16 @@ class FullGraph:
         if not chain:
             return Neighbourhood(hops=(), input_nodes=seeds, seeds=seeds, seeds_first=True)
         hops = [self._whole[spec.relation] for spec in chain]
-        if seeds is not None:
+        if seeds is not None and _restriction_pays(hops[-1], seeds):
             hops[-1] = _restricted(hops[-1], seeds)
         return Neighbourhood(hops=tuple(hops), input_nodes=None, seeds=seeds, seeds_first=False)
+
+
+def _restriction_pays(whole: Hop, seeds: Tensor) -> bool:
+    """Few seeds of a large graph have few of its edges; the many seeds of a small one are served by all of it."""
+    in_degree = whole.relation.in_degree
+    num_edges = int(in_degree[seeds.to(in_degree.device)].sum())
+    return num_edges * _RESTRICTED_EDGE_COST < whole.structure.num_edges
 
 
 def _restricted(whole: Hop, seeds: Tensor) -> Hop:

@@ -25,13 +25,30 @@ def propagate(neighbourhood: Neighbourhood, h: Tensor, *, dtype: torch.dtype | N
     """
     dtype = dtype or h.dtype
     if _one_symmetric_relation(neighbourhood):
-        return list(_ScaledChain.apply(neighbourhood, h, dtype))
+        return list(_ScaledChain.apply(neighbourhood, h, dtype, None))
     levels = [neighbourhood.at_seeds(h, 0)]
     z = h.to(dtype)
     for level, hop in enumerate(neighbourhood.hops, start=1):
         z = hop.aggregate(z)
         levels.append(neighbourhood.at_seeds(z, level).to(h.dtype))
     return levels
+
+
+def propagate_to_readout(
+    neighbourhood: Neighbourhood, h: Tensor, readout: Readout, *, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor]:
+    """`propagate`, then `combine_levels`, without keeping the levels where the readout needs only their weighted sum.
+
+    Returns:
+        the readout and level 0, both at the seeds.
+    """
+    num_levels = len(neighbourhood.hops) + 1
+    if readout == "concat" or not _one_symmetric_relation(neighbourhood):
+        levels = propagate(neighbourhood, h, dtype=dtype)
+        return combine_levels(levels, readout), levels[0]
+    weights = _level_weights(readout, num_levels)
+    vectors, ego = _ScaledChain.apply(neighbourhood, h, dtype or h.dtype, weights)
+    return vectors, ego
 
 
 def combine_levels(levels: Sequence[Tensor], readout: Readout) -> Tensor:
@@ -52,6 +69,13 @@ def combine_levels(levels: Sequence[Tensor], readout: Readout) -> Tensor:
     return total / len(levels) if readout == "mean" else total
 
 
+def _level_weights(readout: Readout, num_levels: int) -> tuple[float, ...]:
+    """By which factor the readout takes each level."""
+    if readout == "last":
+        return (0.0,) * (num_levels - 1) + (1.0,)
+    return (1.0 / num_levels if readout == "mean" else 1.0,) * num_levels
+
+
 def _one_symmetric_relation(neighbourhood: Neighbourhood) -> bool:
     relations = {id(hop.relation): hop.relation for hop in neighbourhood.hops}
     return len(relations) == 1 and next(iter(relations.values())).symmetric
@@ -67,44 +91,72 @@ class _ScaledChain(torch.autograd.Function):
         Z^{(0)} = p E^{(0)},   E^{(l)} = p c S Z^{(l-1)},   Z^{(l)} = p E^{(l)}.
 
     The backward pass is the same chain in reverse over the transposed structures.
+
+    With `weights` w it returns `Σ_l w_l E^{(l)}` and `E^{(0)}` at the seeds, without them every `E^{(l)}`.
     """
 
     @staticmethod
-    def forward(ctx: Any, neighbourhood: Neighbourhood, h: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        ctx.neighbourhood, ctx.input_dtype, ctx.dtype = neighbourhood, h.dtype, dtype
+    def forward(
+        ctx: Any, neighbourhood: Neighbourhood, h: Tensor, dtype: torch.dtype, weights: tuple[float, ...] | None
+    ) -> tuple[Tensor, ...]:
+        ctx.neighbourhood, ctx.input_dtype, ctx.dtype, ctx.weights = neighbourhood, h.dtype, dtype, weights
         ctx.set_materialize_grads(False)
         hops = neighbourhood.hops
         levels = [neighbourhood.at_seeds(h, 0).clone()]
+        if weights is not None:
+            levels.insert(0, levels[0] * weights[0])
         z = (h * hops[0].src_scale).to(dtype)
         for level, hop in enumerate(hops, start=1):
             z = KERNELS[hop.kernel](hop.structure, z)
-            factor = hop.symmetric_factor
-            levels.append((neighbourhood.at_seeds(z, level) * neighbourhood.at_seeds(factor, level)).to(h.dtype))
+            rows, factor = neighbourhood.at_seeds(z, level), neighbourhood.at_seeds(hop.symmetric_factor, level)
+            if weights is None:
+                levels.append((rows * factor).to(h.dtype))
+            elif weights[level]:
+                levels[0].addcmul_(rows.to(h.dtype), factor, value=weights[level])
             if level < len(hops):
-                z.mul_((factor * hop.dst_scale).to(dtype))
+                z.mul_(hop.carried_factor.to(dtype))
         return tuple(levels)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[None, Tensor | None, None, None]:
         neighbourhood: Neighbourhood = ctx.neighbourhood
         total: Tensor | None = None
         for level in range(len(neighbourhood.hops), 0, -1):
             hop = neighbourhood.hops[level - 1]
-            factor = hop.symmetric_factor
             if total is not None:
-                total.mul_((factor * hop.dst_scale).to(ctx.dtype))
-            arrived = gradients[level]
+                total.mul_(hop.carried_factor.to(ctx.dtype))
+            arrived = _gradient_of_level(level, gradients, ctx.weights, neighbourhood)
             if arrived is not None:
-                arrived = (arrived * neighbourhood.at_seeds(factor, level)).to(ctx.dtype)
-                total = _add_at_seeds(total, arrived, neighbourhood, level, hop.num_dst)
+                total = _add_at_seeds(total, arrived.to(ctx.dtype), neighbourhood, level, hop.num_dst)
             if total is not None:
                 total = KERNELS[hop.kernel](hop.structure.transposed, total)
         first = neighbourhood.hops[0]
         if total is not None:
             total = total.to(ctx.input_dtype).mul_(first.src_scale)
-        if gradients[0] is not None:
-            total = _add_at_seeds(total, gradients[0], neighbourhood, 0, first.num_src)
-        return None, total, None
+        arrived = _gradient_of_first_level(gradients, ctx.weights)
+        if arrived is not None:
+            total = _add_at_seeds(total, arrived, neighbourhood, 0, first.num_src)
+        return None, total, None, None
+
+
+def _gradient_of_level(
+    level: int, gradients: Sequence[Tensor | None], weights: tuple[float, ...] | None, neighbourhood: Neighbourhood
+) -> Tensor | None:
+    """What arrives at the seeds' rows of a level > 0, brought from E to the carried Z."""
+    gradient = gradients[level] if weights is None else gradients[0]
+    if gradient is None or (weights is not None and not weights[level]):
+        return None
+    factor = neighbourhood.at_seeds(neighbourhood.hops[level - 1].symmetric_factor, level)
+    return gradient * (factor if weights is None else factor * weights[level])
+
+
+def _gradient_of_first_level(gradients: Sequence[Tensor | None], weights: tuple[float, ...] | None) -> Tensor | None:
+    if weights is None:
+        return gradients[0]
+    of_readout, of_ego = gradients
+    if of_readout is None or not weights[0]:
+        return of_ego
+    return of_readout * weights[0] if of_ego is None else of_ego.add(of_readout, alpha=weights[0])
 
 
 def _add_at_seeds(total: Tensor | None, rows: Tensor, neighbourhood: Neighbourhood, level: int, size: int) -> Tensor:

@@ -46,8 +46,9 @@ class Relation:
         assert weight is None or (weight.dtype == np.float32 and weight.shape == indices.shape)
         assert weight is not None or not weights_are_final
         self.name = name
-        self.indptr = indptr
-        self.indices = indices
+        # As plain arrays over the same memory: numpy's memmap type makes every small index operation slow.
+        self.indptr = np.asarray(indptr)
+        self.indices = np.asarray(indices)
         self.symmetric = symmetric
         self.weight = None if weight is None else np.asarray(weight)
         self.weights_are_final = weights_are_final

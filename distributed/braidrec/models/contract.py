@@ -107,3 +107,10 @@ class Batch:
         if self.negatives is not None:
             parts.append(self.negatives.reshape(-1) + num_users)
         return torch.cat(parts)
+
+    def real_nodes(self) -> Tensor:
+        """`[(2 + n) B]` in the order of `nodes`: 1 where the node stands in an interaction, 0 in padding."""
+        parts = [self.real, self.real]
+        if self.negatives is not None:
+            parts.append(self.real.repeat_interleave(self.negatives.shape[1]))
+        return torch.cat(parts)

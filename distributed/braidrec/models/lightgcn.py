@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from braidrec.graph.propagate import Readout, combine_levels, propagate
+from braidrec.graph.propagate import Readout, propagate_to_readout
 from braidrec.graph.relation import INTERACTIONS
 from braidrec.models.contract import Encoded, Inputs, TableSpec
 
@@ -48,5 +48,6 @@ class LightGCN(nn.Module):
 
     def encode(self, inputs: Inputs) -> Encoded:
         dtype = self.dtype if self.training else None
-        levels = propagate(inputs.neighbourhoods["id"], inputs.rows["id"]["id"], dtype=dtype)
-        return Encoded(vectors=combine_levels(levels, self.readout), ego=levels[0])
+        neighbourhood, rows = inputs.neighbourhoods["id"], inputs.rows["id"]["id"]
+        vectors, ego = propagate_to_readout(neighbourhood, rows, self.readout, dtype=dtype)
+        return Encoded(vectors=vectors, ego=ego)

@@ -93,7 +93,7 @@ class TrainStep:
             seeds, places = torch.unique(batch.nodes(self.num_users), return_inverse=True)
             inputs = self.inputs(batch, seeds, at)
         with self.timer.phase("forward_backward"):
-            torch.manual_seed(seed_for(self.seed, "model", at.epoch, at.step, self.context.rank))
+            seed_device(self.context.device, seed_for(self.seed, "model", at.epoch, at.step, self.context.rank))
             losses = self.losses(batch, inputs, places)
             weights = torch.stack([batch.weight.sum(), batch.real.sum()])
             # One collective for all scalars. A rank's NaN reaches every sum, so that all ranks stop at the same step.
@@ -156,8 +156,8 @@ class TrainStep:
         encoded = self.model.encode(inputs)
         vectors = self._split(encoded.vectors.index_select(0, places), batch)
         loss = (self.objective.rows(*vectors, batch) * batch.weight).sum()
-        shrunk = half_squared_norm(*self._split(encoded.ego.index_select(0, places), batch))
-        return torch.stack([loss, self.regulariser * (shrunk * batch.real).sum()])
+        occurrences = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places, batch.real_nodes())
+        return torch.stack([loss, self.regulariser * half_squared_norm(encoded.ego, occurrences)])
 
     def _split(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         sizes = [batch.size, batch.size, len(rows) - 2 * batch.size]
@@ -192,3 +192,12 @@ class TrainStep:
             self.own_parameters, torch.split(flat, [p.numel() for p in self.own_parameters]), strict=True
         ):
             parameter.grad = values.view_as(parameter)
+
+
+def seed_device(device: torch.device, seed: int) -> None:
+    """Seed the generators that a model on `device` draws from. On a CPU that spares `torch.manual_seed` the visit to
+    every kind of accelerator, which costs more than a small step's loss."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

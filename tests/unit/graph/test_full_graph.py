@@ -16,7 +16,7 @@ from graph_oracles import (
 )
 
 from braidrec.graph.neighbourhood import FullGraph, HopSpec, hop_specs
-from braidrec.graph.propagate import combine_levels, propagate
+from braidrec.graph.propagate import combine_levels, propagate, propagate_to_readout
 from braidrec.graph.relation import INTERACTIONS
 
 U, N, DIM = 14, 25, 5
@@ -86,6 +86,40 @@ def test_gradients_of_some_levels_only(used: list[int], seeds: str, kernel: str)
     assert_near(gradient, sum(np.linalg.matrix_power(matrix, level)[chosen].T @ weights[level] for level in used))
 
 
+@pytest.mark.parametrize("chain", [(INTERACTIONS,) * 3, ("also_viewed", INTERACTIONS)])
+@pytest.mark.parametrize("seeds", SEEDS)
+@pytest.mark.parametrize("readout", ["mean", "sum", "last", "concat"])
+def test_readout_without_levels(readout: str, seeds: str, chain: tuple[str, ...]) -> None:
+    """Values and gradients of readout and level 0, together and each alone, against dense products."""
+    start = rows(7, N, DIM).double()
+    chosen = slice(None) if SEEDS[seeds] is None else SEEDS[seeds].numpy()
+    powers = [np.eye(N)]
+    for name in chain:
+        powers.append(normalised(DENSE[name]) @ powers[-1])
+    stacked = np.concatenate([power[chosen] for power in powers])  # [(L + 1) n, N]
+    levels = len(powers)
+    weights = {"mean": np.full(levels, 1 / levels), "sum": np.ones(levels), "last": np.eye(levels)[-1]}
+    readers = {name: np.kron(row, np.eye(len(stacked) // levels)) @ stacked for name, row in weights.items()}
+    neighbourhood = graph().neighbourhood(hop_specs(chain, [-1]), SEEDS[seeds])
+    h = start.clone().requires_grad_()
+    vectors, ego = propagate_to_readout(neighbourhood, h, readout)
+    assert_near(ego, start.numpy()[chosen])
+    if readout == "concat":
+        assert_near(vectors, np.concatenate([power[chosen] @ start.numpy() for power in powers], axis=1))
+        return
+    reader = readers[readout]
+    assert_near(vectors, reader @ start.numpy())
+    first, second = (torch.from_numpy(np.random.default_rng(k).normal(size=vectors.shape)) for k in (1, 2))
+    by_readout, by_ego = reader.T @ first.numpy(), powers[0][chosen].T @ second.numpy()
+    for outputs, arriving, wanted in (
+        ([vectors], [first], by_readout),
+        ([ego], [second], by_ego),
+        ([vectors, ego], [first, second], by_readout + by_ego),
+    ):
+        (gradient,) = torch.autograd.grad(outputs, h, arriving, retain_graph=True)
+        assert_near(gradient, wanted)
+
+
 @pytest.mark.parametrize("kernel", ["dgl", "torch"])
 @pytest.mark.parametrize("seeds", ["all", "some"])
 def test_first_and_second_derivatives_numerically(seeds: str, kernel: str) -> None:
@@ -129,6 +163,7 @@ def test_the_last_hop_computes_the_rows_of_the_seeds_only(kernel: str) -> None:
     degrees = DENSE[INTERACTIONS].sum(1)
     assert [hop.num_dst for hop in restricted.hops] == [N, len(seeds)]
     assert restricted.hops[-1].structure.num_edges == degrees[seeds.numpy()].sum() < degrees.sum()
+    assert source.neighbourhood(chain, SEEDS["all, shuffled"]).hops[-1].structure.num_edges == degrees.sum()
     for mine, all_rows in zip(propagate(restricted, h), whole, strict=True):
         torch.testing.assert_close(mine, all_rows[seeds], rtol=1e-6, atol=1e-7)
 

@@ -58,7 +58,7 @@ def test_built_once_then_mapped(tmp_path: Path) -> None:
     assert build.calls == 1
     for relation in (first, second):
         assert_equal(relation, RELATION)
-        assert isinstance(relation.indices, np.memmap) and isinstance(relation.indptr, np.memmap)
+        assert isinstance(relation.indices.base, np.memmap) and isinstance(relation.indptr.base, np.memmap)
     assert sorted(os.listdir(the_folder(tmp_path / "new" / "cache"))) == sorted(FILES)
 
 

@@ -60,15 +60,15 @@ def test_rating_error_is_squared_about_the_mean() -> None:
     assert objective.needs_rating and not objective.needs_negatives
 
 
-def test_regulariser_counts_every_embedding_of_a_row_once() -> None:
-    users = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
-    items = torch.tensor([[3.0, 0.0], [1.0, 1.0]])
-    negatives = torch.tensor([[[1.0, 1.0], [2.0, 0.0]], [[0.0, 0.0], [0.0, 4.0]]])
-    assert half_squared_norm(users, items, None).tolist() == [7.0, 1.0]
-    assert half_squared_norm(users, items, negatives).tolist() == [10.0, 9.0]
+def test_regulariser_counts_every_occurrence() -> None:
+    # Rows (0, 2, negatives 3 and 2) and (1, 3, negatives 4 and 4): node 3 once as item and once as negative.
+    ego = torch.tensor([[1.0, 2.0], [0.0, 0.0], [3.0, 0.0], [1.0, 1.0], [0.0, 4.0]])
+    occurrences = torch.tensor([1.0, 1.0, 2.0, 2.0, 2.0])
+    by_row = 0.5 * (5 + 9 + 2 + 9) + 0.5 * (0 + 2 + 16 + 16)
+    assert float(half_squared_norm(ego, occurrences)) == by_row
 
 
-def test_regulariser_gradient_is_the_embedding() -> None:
-    negatives = torch.tensor([[[1.5, -2.0]]], requires_grad=True)
-    half_squared_norm(torch.zeros(1, 2), torch.zeros(1, 2), negatives).sum().backward()
-    assert torch.equal(negatives.grad, negatives.detach())
+def test_regulariser_gradient_is_the_embedding_for_each_occurrence() -> None:
+    ego = torch.tensor([[1.5, -2.0], [1.0, 1.0]], requires_grad=True)
+    half_squared_norm(ego, torch.tensor([3.0, 0.0])).backward()
+    assert ego.grad.tolist() == [[4.5, -6.0], [0.0, 0.0]]
