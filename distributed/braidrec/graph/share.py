@@ -8,7 +8,7 @@ from typing import Any
 from braidrec.graph.relation import Relation
 from braidrec.mapped import DamagedError, Draft, Mapped, shared_arrays
 
-FORMAT = "braidrec-relation-2"
+FORMAT = "braidrec-relation-3"
 MANIFEST = "relation.json"
 
 
@@ -29,7 +29,9 @@ def shared_relation(folder: Path, key: str, build: Callable[[], Relation], *, sy
         assert relation.symmetric == symmetric
         draft.save("indptr.npy", relation.indptr)
         draft.save("indices.npy", relation.indices)
-        return {"name": relation.name}
+        if relation.weight is not None:
+            draft.save("weight.npy", relation.weight)
+        return {"name": relation.name, "weights_are_final": relation.weights_are_final}
 
     full_key = f"{FORMAT}:{symmetric}:{key}"
     read = partial(_relation, symmetric=symmetric)
@@ -38,11 +40,15 @@ def shared_relation(folder: Path, key: str, build: Callable[[], Relation], *, sy
 
 def _relation(mapped: Mapped, *, symmetric: bool) -> Relation:
     try:
-        name, indptr, indices = mapped.facts["name"], mapped.arrays["indptr.npy"], mapped.arrays["indices.npy"]
+        name, final = mapped.facts["name"], mapped.facts["weights_are_final"]
+        indptr, indices = mapped.arrays["indptr.npy"], mapped.arrays["indices.npy"]
     except KeyError as error:
         raise DamagedError(f"{mapped.folder} is damaged ({error})") from error
     if indptr.dtype != indices.dtype or indptr[-1] != len(indices):
         raise DamagedError(
             f"{mapped.folder}: indptr.npy ends at {indptr[-1]:,}, indices.npy holds {len(indices):,} edges"
         )
-    return Relation(name, indptr, indices, symmetric=symmetric)
+    weight = mapped.arrays.get("weight.npy")
+    if (final and weight is None) or (weight is not None and len(weight) != len(indices)):
+        raise DamagedError(f"{mapped.folder}: weight.npy does not belong to indices.npy")
+    return Relation(name, indptr, indices, symmetric=symmetric, weight=weight, weights_are_final=final)
