@@ -15,7 +15,17 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 OPTIONAL_COLUMNS = ("timestamp", "rating", "weight")
 
+Side = Literal["item", "user"]
+"""Whose vectors; also the name of the column that holds their indices."""
+USER_FEATURES = "user"
+"""The folder of the users' modalities among those of the items', which therefore may not have this name."""
+
 Count = Annotated[int, Field(ge=0)]
+
+
+def features_folder(side: Side, modality: str) -> str:
+    """Where the vectors of a modality lie."""
+    return f"features/{modality}" if side == "item" else f"features/{USER_FEATURES}/{modality}"
 
 
 class SplitDescription(Strict):
@@ -36,13 +46,13 @@ class ProtocolDescription(Strict):
 
 
 class ModalityDescription(Strict):
-    """One folder of feature vectors."""
+    """One folder of feature vectors, of items or of users."""
 
-    dim: Annotated[int, Field(gt=0)] = Field(description="Numbers per item: the product of `shape`.")
+    dim: Annotated[int, Field(gt=0)] = Field(description="Numbers per vector: the product of `shape`.")
     shape: tuple[Annotated[int, Field(gt=0)], ...] = Field(description="(dim,), or (components, dim).")
     dtype: Literal["float16", "float32"]
-    num_vectors: Count = Field(description="Items that have a vector.")
-    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="num_vectors / num_items.")
+    num_vectors: Count = Field(description="Items (users) that have a vector.")
+    coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="num_vectors / num_items (num_users).")
     provenance: dict[str, Any] = Field(default_factory=dict, description="Where the vectors came from.")
 
 
@@ -86,7 +96,8 @@ class DatasetDescription(Strict):
     splits: dict[Split, SplitDescription]
     protocol: ProtocolDescription
     options: dict[str, Any] = Field(default_factory=dict, description="What it was prepared from and how.")
-    modalities: dict[str, ModalityDescription] = Field(default_factory=dict)
+    modalities: dict[str, ModalityDescription] = Field(default_factory=dict, description="Of the items.")
+    user_modalities: dict[str, ModalityDescription] = Field(default_factory=dict, description="Of the users.")
     relations: dict[str, RelationDescription] = Field(default_factory=dict)
     media: dict[str, MediaDescription] = Field(default_factory=dict)
     dropped: tuple[DroppedEntry, ...] = ()
@@ -96,6 +107,9 @@ class DatasetDescription(Strict):
     def to_json(self) -> str:
         """The file's exact content: keys in the order of the types, no time, no machine."""
         return json.dumps(self.to_plain(), indent=2, ensure_ascii=False) + "\n"
+
+    def modalities_of(self, side: Side) -> dict[str, ModalityDescription]:
+        return self.modalities if side == "item" else self.user_modalities
 
     def digest(self) -> str:
         """One SHA-256 over the paths and hashes of all files: the identity of the data."""

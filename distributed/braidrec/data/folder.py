@@ -15,7 +15,10 @@ from braidrec.data.description import (
     SCHEMA_VERSION,
     SPLITS,
     DatasetDescription,
+    ModalityDescription,
+    Side,
     Split,
+    features_folder,
 )
 from braidrec.data.errors import DatasetError
 from braidrec.data.storage import Location, read_parquet
@@ -129,13 +132,25 @@ class DatasetFolder:
         """`items.parquet` whole: item, item_id and whatever columns the catalogue brought."""
         return read_parquet(self.location.child("items.parquet"))
 
-    def features(self, modality: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
-        """Items that have the modality (int32 [n], ascending) and their vectors ([n, *shape] in their dtype)."""
-        if modality not in self.description.modalities:
-            raise DatasetError(f"{self.path}: no modality {modality!r}; it has {sorted(self.description.modalities)}")
-        described = self.description.modalities[modality]
-        table = self._read_folder(f"features/{modality}", ["item", "vector"])
-        items = table.column("item").to_numpy()
+    def modality(self, name: str, side: Side = "item") -> ModalityDescription:
+        """What `dataset.json` says about the vectors of the items, or of the users.
+
+        Raises:
+            DatasetError: there are none of that name.
+        """
+        known = self.description.modalities_of(side)
+        if name not in known:
+            raise DatasetError(f"{self.path}: no {side} modality {name!r}; it has {sorted(known)}")
+        return known[name]
+
+    def features(self, modality: str, side: Side = "item") -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
+        """Items (users) that have the modality (int32 [n], ascending) and their vectors ([n, *shape] in their dtype).
+
+        All in memory: `braidrec.features.table` maps them from the disk instead.
+        """
+        described = self.modality(modality, side)
+        table = self._read_folder(features_folder(side, modality), [side, "vector"])
+        items = table.column(side).to_numpy()
         flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
         return items, flat.reshape(len(items), *described.shape)
 

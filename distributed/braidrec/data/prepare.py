@@ -25,7 +25,14 @@ from braidrec.data.catalogue import (
     write_catalogue,
     write_media_folder,
 )
-from braidrec.data.description import SPLITS, DatasetDescription, DroppedEntry, ProtocolDescription, Split
+from braidrec.data.description import (
+    SPLITS,
+    USER_FEATURES,
+    DatasetDescription,
+    DroppedEntry,
+    ProtocolDescription,
+    Split,
+)
 from braidrec.data.errors import DatasetError
 from braidrec.data.importers import IMPORTERS
 from braidrec.data.importers.raw import RawData
@@ -129,6 +136,9 @@ def _inspect(config: PrepareConfig) -> _Inspected:
             raise DatasetError("items: the source brings a catalogue already (source.metadata); give one of them")
         catalogue = configured_catalogue(config.items)
     configured = [configured_source(name, entry) for name, entry in sorted(config.features.items())]
+    if USER_FEATURES in {*raw.vectors, *config.features}:
+        mend = "give the modality another name"
+        raise DatasetError(f"features.{USER_FEATURES}: this is the folder of the users' own features; {mend}")
     return _Inspected(raw=raw, vectors=(*raw.vectors.values(), *configured), catalogue=catalogue, protocol=protocol)
 
 
@@ -185,7 +195,7 @@ class _Preparation:
         """Vectors and item tables are checked before the long stages."""
         if self.vectors:
             self.report("checking vectors")
-            check_vectors(self.vectors, scanned.item_ids)
+            check_vectors(self.vectors, {"item": scanned.item_ids, "user": scanned.user_ids})
         if self.catalogue is None:
             return None
         self.report("reading the catalogue")
@@ -306,7 +316,7 @@ class _Preparation:
         self.writer.write_users(scanned.user_ids.take(labelled.users))
 
     def _write_descriptions(self, scanned: Scanned, labelled: Labelled, catalogue: ParsedCatalogue | None) -> None:
-        item_ids = scanned.item_ids.take(labelled.items)
+        item_ids, user_ids = scanned.item_ids.take(labelled.items), scanned.user_ids.take(labelled.users)
         extra: dict[str, Any] = {}
         if catalogue is not None:
             self.report("writing the catalogue")
@@ -317,7 +327,7 @@ class _Preparation:
         self.writer.write_items(item_ids, extra)
         for source in self.vectors:
             self.report(f"writing vectors of {source.modality}")
-            self.dropped += write_vectors(source, item_ids, self.writer)
+            self.dropped += write_vectors(source, item_ids if source.side == "item" else user_ids, self.writer)
         for name, folder in sorted(self.config.media.items()):
             write_media_folder(name, folder, item_ids, self.writer)
 

@@ -1,4 +1,4 @@
-"""Feature vectors that exist already → `features/<modality>/`, joined to the items by id."""
+"""Feature vectors that exist already → `features/<modality>/`, joined to the items (or the users) by id."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from braidrec.config.prepare import FeaturesConfig
-from braidrec.data.description import DroppedEntry, FileEntry
+from braidrec.data.description import DroppedEntry, FileEntry, Side, features_folder
 from braidrec.data.errors import DatasetError
 from braidrec.data.readers import TableFile, read_rows, require_columns, table_files
 from braidrec.data.stages import Answer, fetch, run_tasks, share, shuffle_tasks
@@ -23,24 +23,27 @@ CHUNK_BYTES = 32 << 20
 CHECK_SCHEMA = pa.schema([("rows", pa.int64())])
 PART_SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
 
+_A: Mapping[Side, str] = {"item": "an item", "user": "a user"}
+
 Vectors = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorSource:
-    """A matrix of vectors and the item id of each of its rows."""
+    """A matrix of vectors and the id of the item (or user) of each of its rows."""
 
     modality: str
     location: Location
     rows: int
     shape: tuple[int, ...]
-    """Shape of one item's vector."""
+    """Shape of one vector."""
     source_dtype: str
     ids: TableFile | None
     """Where the id of each row is told; None: the row's number is the id."""
     id_column: str
     vector_column: str | None
     """For Parquet, which has ids and vectors in one file."""
+    side: Side = "item"
 
     @property
     def dtype(self) -> str:
@@ -83,7 +86,8 @@ class VectorSource:
             place = int(np.argmax(~np.isfinite(values)))
             raise DatasetError(
                 f"{self.location.uri}, row {chunk['start'] + row}: the vector holds {values[place]} at place {place} "
-                f"({int(bad.sum())} such rows among {len(bad)}); leave the item out of the file if it has no vector"
+                f"({int(bad.sum())} such rows among {len(bad)}); leave the {self.side} out of the file if it has no "
+                "vector"
             )
         return vectors
 
@@ -105,7 +109,9 @@ class VectorSource:
         return flat.reshape(-1, self.shape[0])
 
 
-def matrix_source(modality: str, path: str, *, ids: TableFile | None = None, id_column: str = "") -> VectorSource:
+def matrix_source(
+    modality: str, path: str, *, ids: TableFile | None = None, id_column: str = "", side: Side = "item"
+) -> VectorSource:
     """A `.npy` file; only its header is read.
 
     Raises:
@@ -140,15 +146,16 @@ def matrix_source(modality: str, path: str, *, ids: TableFile | None = None, id_
         ids=ids,
         id_column=id_column,
         vector_column=None,
+        side=side,
     )
 
 
-def configured_source(modality: str, config: FeaturesConfig) -> VectorSource:
+def configured_source(modality: str, config: FeaturesConfig, side: Side = "item") -> VectorSource:
     """The vectors that a configuration names."""
     if config.ids is not None:
         ids = _ids_file(config.ids)
         column = "id" if config.ids.endswith(".txt") else config.id_column
-        return matrix_source(modality, config.vectors, ids=ids, id_column=column)
+        return matrix_source(modality, config.vectors, ids=ids, id_column=column, side=side)
     (file,) = table_files([config.vectors], "parquet")
     kind: Any = require_columns(file, [config.id_column, config.vector_column])[config.vector_column]
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
@@ -157,7 +164,7 @@ def configured_source(modality: str, config: FeaturesConfig) -> VectorSource:
     first = next(read_rows(file, [config.vector_column]), None)
     dim = len(first.table.column(config.vector_column)[0].as_py() or []) if first is not None else 0
     if not dim:
-        raise DatasetError(f"{file.location.uri}: its first vector is missing or empty; leave out items without one")
+        raise DatasetError(f"{file.location.uri}: its first vector is missing or empty; leave out {side}s without one")
     with file.location.filesystem.open_input_file(file.location.path) as source:
         rows = pq.ParquetFile(source).metadata.num_rows
     return VectorSource(
@@ -169,6 +176,7 @@ def configured_source(modality: str, config: FeaturesConfig) -> VectorSource:
         ids=file,
         id_column=config.id_column,
         vector_column=config.vector_column,
+        side=side,
     )
 
 
@@ -181,7 +189,7 @@ def _ids_file(path: str) -> TableFile:
 
 
 def row_ids(source: VectorSource) -> Any:
-    """The item id of each row, as strings.
+    """The id of each row's item (or user), as strings.
 
     Raises:
         DatasetError: another number of ids than of vectors, an empty or a repeated id.
@@ -198,39 +206,40 @@ def row_ids(source: VectorSource) -> Any:
         raise DatasetError(f"{name}: {len(ids)} ids, {source.location.uri} has {source.rows} vectors; one id a vector")
     if ids.null_count or pc.any(pc.equal(ids, "")).as_py():
         row = pc.index(pc.fill_null(ids, ""), "").as_py()
-        raise DatasetError(f"{source.ids.row_name(row)}: empty id; name the item that the vector belongs to")
+        raise DatasetError(f"{source.ids.row_name(row)}: empty id; name the {source.side} that the vector belongs to")
     repeated = pc.value_counts(ids).filter(pc.greater(pc.value_counts(ids).field("counts"), 1))
     if len(repeated):
-        raise DatasetError(f"{name}: id {repeated[0]['values'].as_py()!r} has several vectors; keep one an item")
+        again = repeated[0]["values"].as_py()
+        raise DatasetError(f"{name}: id {again!r} has several vectors; keep one per {source.side}")
     return ids
 
 
-def check_vectors(sources: Sequence[VectorSource], item_ids: Any) -> None:
+def check_vectors(sources: Sequence[VectorSource], ids: Mapping[Side, Any]) -> None:
     """Refuse bad vectors before other work is done: every number is looked at, ids are compared with the log's.
 
     Args:
-        item_ids: every item id of the log (large_string).
+        ids: every item id and every user id of the log (large_string).
     """
     for source in sources:
-        _check_ids(source, item_ids)
+        _check_ids(source, ids[source.side])
     inputs = [{"source": place, **chunk} for place, source in enumerate(sources) for chunk in source.chunks()]
     for _ in run_tasks(inputs, partial(_check_chunk, sources=sources), CHECK_SCHEMA):
         pass
 
 
-def _check_ids(source: VectorSource, item_ids: Any) -> None:
+def _check_ids(source: VectorSource, log_ids: Any) -> None:
     ids = row_ids(source)
-    missing = item_ids.filter(pc.invert(pc.is_in(item_ids, value_set=ids)))
+    missing = log_ids.filter(pc.invert(pc.is_in(log_ids, value_set=ids)))
     if source.ids is None and len(missing):
         raise DatasetError(
-            f"{source.location.uri}: {source.rows} rows are for items 0…{source.rows - 1}, the log has item "
-            f"{missing[len(missing) - 1].as_py()!r}; the features belong to another log, or "
+            f"{source.location.uri}: {source.rows} rows are for {source.side}s 0…{source.rows - 1}, the log has "
+            f"{source.side} {missing[len(missing) - 1].as_py()!r}; the features belong to another log, or "
             "need a file with their ids"
         )
-    if len(missing) == len(item_ids):
+    if len(missing) == len(log_ids):
         raise DatasetError(
-            f"{(source.ids or source).location.uri}: none of its ids ({ids[0].as_py()!r}, …) is an item of the log "
-            f"({item_ids[0].as_py()!r}, …); both must use the same ids"
+            f"{(source.ids or source).location.uri}: none of its ids ({ids[0].as_py()!r}, …) is {_A[source.side]} of "
+            f"the log ({log_ids[0].as_py()!r}, …); both must use the same ids"
         )
 
 
@@ -238,9 +247,9 @@ def _check_chunk(entry: Answer, *, sources: Sequence[VectorSource]) -> Iterator[
     yield {"rows": len(sources[entry["source"]].read(entry))}
 
 
-def write_vectors(source: VectorSource, item_ids: Any, writer: DatasetWriter) -> list[DroppedEntry]:
-    """Write one modality for the items of the data set (their ids in index order); say what was left out."""
-    items = pc.index_in(row_ids(source), value_set=item_ids.cast(pa.large_string()))
+def write_vectors(source: VectorSource, ids: Any, writer: DatasetWriter) -> list[DroppedEntry]:
+    """Write one modality for the items (users) of the data set, their ids in index order; say what was left out."""
+    items = pc.index_in(row_ids(source), value_set=ids.cast(pa.large_string()))
     item_of_row = pc.fill_null(items, -1).to_numpy(zero_copy_only=False)
     present = np.sort(item_of_row[item_of_row >= 0])
     per_part = vectors_per_part(source.shape, np.dtype(source.dtype).itemsize)
@@ -251,7 +260,7 @@ def write_vectors(source: VectorSource, item_ids: Any, writer: DatasetWriter) ->
         present=share(present),
         per_part=per_part,
     )
-    consume = partial(_write_part, folder=f"features/{source.modality}", output=writer.location, source=source)
+    consume = partial(_write_part, output=writer.location, source=source)
     parts = -(-len(present) // per_part)
     for answer in shuffle_tasks(
         source.chunks(), produce, consume, key="part", num_keys=parts, schema=PART_SCHEMA, fits_one_task=parts == 1
@@ -263,9 +272,9 @@ def write_vectors(source: VectorSource, item_ids: Any, writer: DatasetWriter) ->
         "source_dtype": source.source_dtype,
         "joined_by": "row number" if source.ids is None else source.id_column,
     }
-    writer.describe_modality(source.modality, source.shape, source.dtype, len(present), provenance)
+    writer.describe_modality(source.modality, source.shape, source.dtype, len(present), provenance, source.side)
     left_out = source.rows - len(present)
-    reason = f"{source.modality}: the item is not in the data set"
+    reason = f"{source.modality}: the {source.side} is not in the data set"
     return [DroppedEntry(what="vectors", reason=reason, count=left_out)] if left_out else []
 
 
@@ -276,14 +285,14 @@ def _rows_of_chunk(
     kept = items >= 0
     vectors = source.read(entry)[kept]
     parts = np.searchsorted(fetch(present), items[kept]) // per_part
-    yield vector_table(items[kept], vectors).append_column("part", pa.array(parts.astype(np.int32)))
+    yield vector_table(items[kept], vectors, source.side).append_column("part", pa.array(parts.astype(np.int32)))
 
 
-def _write_part(table: Any, *, folder: str, output: Location, source: VectorSource) -> Answer:
-    path = part_name(folder, table.column("part")[0].as_py())
-    items = table.column("item").to_numpy()
+def _write_part(table: Any, *, output: Location, source: VectorSource) -> Answer:
+    path = part_name(features_folder(source.side, source.modality), table.column("part")[0].as_py())
+    items = table.column(source.side).to_numpy()
     flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     order = np.argsort(items)
     vectors = flat.reshape(len(items), *source.shape)[order]
-    entry = write_table(output.child(path), vector_table(items[order], vectors))
+    entry = write_table(output.child(path), vector_table(items[order], vectors, source.side))
     return {"path": path, "bytes": entry.bytes, "sha256": entry.sha256}

@@ -19,8 +19,10 @@ from braidrec.data.description import (
     MediaDescription,
     ModalityDescription,
     ProtocolDescription,
+    Side,
     Split,
     SplitDescription,
+    features_folder,
 )
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import COLUMN_TYPES, UNFINISHED_FILE
@@ -84,11 +86,11 @@ def write_table(location: Location, table: Any) -> FileEntry:
     return FileEntry(bytes=content.size, sha256=hashlib.sha256(content).hexdigest())
 
 
-def vector_table(items: Integers, vectors: npt.NDArray[Any]) -> Any:
-    """`item:int32 vector:fixed_size_list<float16|float32>[dim]` from [n] ids and [n, …] vectors."""
+def vector_table(items: Integers, vectors: npt.NDArray[Any], side: Side = "item") -> Any:
+    """`item:int32 vector:fixed_size_list<float16|float32>[dim]` (or `user:int32 …`) of [n] ids and [n, …] vectors."""
     flat = np.ascontiguousarray(vectors).reshape(-1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(vectors.shape[1:])))
-    return pa.table({"item": pa.array(items.astype(np.int32)), "vector": lists})
+    return pa.table({side: pa.array(items.astype(np.int32)), "vector": lists})
 
 
 def vectors_per_part(shape: Sequence[int], itemsize: int) -> int:
@@ -107,7 +109,7 @@ class DatasetWriter:
     part_rows: int = 2_000_000
     files: dict[str, FileEntry] = field(default_factory=dict)
     splits: dict[Split, SplitDescription] = field(default_factory=dict)
-    modalities: dict[str, ModalityDescription] = field(default_factory=dict)
+    modalities: dict[Side, dict[str, ModalityDescription]] = field(default_factory=lambda: {"item": {}, "user": {}})
     media: dict[str, MediaDescription] = field(default_factory=dict)
     num_users: int = 0
     num_items: int = 0
@@ -184,26 +186,38 @@ class DatasetWriter:
         )
 
     def write_features(
-        self, modality: str, items: Integers, vectors: npt.NDArray[Any], provenance: Mapping[str, Any]
+        self,
+        modality: str,
+        items: Integers,
+        vectors: npt.NDArray[Any],
+        provenance: Mapping[str, Any],
+        side: Side = "item",
     ) -> None:
-        """Vectors held in memory ([n, …], float16 or float32) of the items that have one."""
+        """Vectors held in memory ([n, …], float16 or float32) of the items (users) that have one."""
         order = np.argsort(items, kind="stable")
         size = vectors_per_part(vectors.shape[1:], vectors.dtype.itemsize)
         for part, start in enumerate(range(0, max(1, len(items)), size)):
             rows = order[start : start + size]
-            self.add(part_name(f"features/{modality}", part), vector_table(items[rows], vectors[rows]))
-        self.describe_modality(modality, vectors.shape[1:], str(vectors.dtype), len(items), provenance)
+            path = part_name(features_folder(side, modality), part)
+            self.add(path, vector_table(items[rows], vectors[rows], side))
+        self.describe_modality(modality, vectors.shape[1:], str(vectors.dtype), len(items), provenance, side)
 
     def describe_modality(
-        self, modality: str, shape: Sequence[int], dtype: str, count: int, provenance: Mapping[str, Any]
+        self,
+        modality: str,
+        shape: Sequence[int],
+        dtype: str,
+        count: int,
+        provenance: Mapping[str, Any],
+        side: Side = "item",
     ) -> None:
         assert dtype in ("float16", "float32"), dtype
-        self.modalities[modality] = ModalityDescription(
+        self.modalities[side][modality] = ModalityDescription(
             dim=int(np.prod(shape)),
             shape=tuple(int(size) for size in shape),
             dtype="float16" if dtype == "float16" else "float32",
             num_vectors=count,
-            coverage=round(count / self.num_items, 6),
+            coverage=round(count / (self.num_items if side == "item" else self.num_users), 6),
             provenance=dict(provenance),
         )
 
@@ -229,7 +243,8 @@ class DatasetWriter:
             splits={split: self.splits[split] for split in SPLITS},
             protocol=protocol,
             options=dict(options),
-            modalities=dict(sorted(self.modalities.items())),
+            modalities=dict(sorted(self.modalities["item"].items())),
+            user_modalities=dict(sorted(self.modalities["user"].items())),
             media=dict(sorted(self.media.items())),
             dropped=tuple(dropped),
             notes=tuple(notes),

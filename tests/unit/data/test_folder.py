@@ -81,6 +81,29 @@ def test_component_features_keep_their_shape(tmp_path):
     assert (DatasetFolder.open(str(tmp_path / "set")).features("regions")[1] == regions).all()
 
 
+def test_users_have_features_of_their_own(tmp_path):
+    """Also under the name that a modality of the items has."""
+    writer = DatasetWriter.begin(str(tmp_path / "set"), seed=0)
+    writer.write_users(pa.array(["u", "v", "w", "x"]))
+    writer.write_items(pa.array(["a", "b"]))
+    for split in ("train", "valid", "test"):
+        writer.write_split(split, {"user": np.zeros(1, np.int32), "item": np.zeros(1, np.int32)})
+    writer.write_features("text", np.array([1]), np.full((1, 2), 9, np.float32), {})
+    profiles = np.array([[5, 6, 7], [1, 2, 3]], np.float16)
+    writer.write_features("text", np.array([3, 0]), profiles, {"kind": "hand"}, side="user")
+    writer.finish(name="n", protocol=ProtocolDescription(kind="given", seed=0), options={})
+    opened = DatasetFolder.open(str(tmp_path / "set"))
+    users, vectors = opened.features("text", side="user")
+    assert (users.tolist(), vectors.dtype) == ([0, 3], np.float16)
+    assert vectors.tolist() == [[1, 2, 3], [5, 6, 7]]
+    assert (opened.modality("text", "user").coverage, opened.modality("text", "user").dim) == (0.5, 3)
+    assert (opened.modality("text").coverage, opened.modality("text").dim) == (0.5, 2)
+    assert opened.features("text")[1].tolist() == [[9, 9]]
+    assert pq.read_schema(tmp_path / "set" / "features" / "user" / "text" / "part-00000.parquet").names[0] == "user"
+    with pytest.raises(DatasetError, match=r"no user modality 'image'; it has \['text'\]"):
+        opened.features("image", side="user")
+
+
 def test_rows_are_stored_in_seeded_random_order_over_all_parts(tmp_path):
     orders = []
     for seed in (1, 2):
@@ -207,7 +230,7 @@ def test_names_that_do_not_exist(folder):
     opened = DatasetFolder.open(str(folder))
     with pytest.raises(ValueError, match="column 'price': choose one of"):
         opened.column("train", "price")
-    with pytest.raises(DatasetError, match=r"no modality 'sound'; it has \['image'\]"):
+    with pytest.raises(DatasetError, match=r"no item modality 'sound'; it has \['image'\]"):
         opened.features("sound")
 
 

@@ -15,11 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from braidrec.config.load import load_config
-from braidrec.config.prepare import PrepareConfig
+from braidrec.config.prepare import FeaturesConfig, PrepareConfig
+from braidrec.data.description import ProtocolDescription
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.prepare import prepare
 from braidrec.data.stages import ray_session
+from braidrec.data.vectors import check_vectors, configured_source, write_vectors
+from braidrec.data.writer import DatasetWriter
 
 SPLITS = ("train", "valid", "test")
 
@@ -413,6 +416,34 @@ def test_mmrec_vectors_follow_their_items_through_the_k_core(tmp_path, mmrec):
 def test_mmrec_folders_that_do_not_fit(tmp_path, mmrec, change, message):
     change(mmrec)
     with pytest.raises(DatasetError, match=message):
+        run(tmp_path / "set", f"source={{kind: mmrec, path: {mmrec}}}")
+    assert not (tmp_path / "set").exists()
+
+
+def test_vectors_of_users_are_joined_by_their_ids(tmp_path):
+    np.save(tmp_path / "v.npy", np.array([[3, 3], [1, 1], [9, 9]], np.float32))
+    (tmp_path / "ids.txt").write_text("cleo\nann\nstranger\n")
+    config = FeaturesConfig(vectors=str(tmp_path / "v.npy"), ids=str(tmp_path / "ids.txt"))
+    source = configured_source("profile", config, side="user")
+    users, items = (pa.array(ids, pa.large_string()) for ids in (["ann", "bob", "cleo", "dora"], ["cleo"]))
+    check_vectors([source], {"user": users, "item": items})
+    with pytest.raises(DatasetError, match=r"none of its ids \('cleo', …\) is a user of the log \('zoe', …\)"):
+        check_vectors([source], {"user": pa.array(["zoe"], pa.large_string()), "item": users})
+    writer = DatasetWriter.begin(str(tmp_path / "set"), seed=0)
+    writer.write_users(users)
+    writer.write_items(items)
+    for split in SPLITS:
+        writer.write_split(split, {"user": np.zeros(1, np.int32), "item": np.zeros(1, np.int32)})
+    (dropped,) = write_vectors(source, users, writer)
+    writer.finish(name="n", protocol=ProtocolDescription(kind="given", seed=0), options={})
+    assert (dropped.count, dropped.reason) == (1, "profile: the user is not in the data set")
+    found, vectors = DatasetFolder.open(str(tmp_path / "set")).features("profile", side="user")
+    assert (found.tolist(), vectors.tolist()) == ([0, 2], [[1, 1], [3, 3]])
+
+
+def test_the_folder_of_the_users_features_is_no_modality(tmp_path, mmrec):
+    (mmrec / "text_feat.npy").rename(mmrec / "user_feat.npy")
+    with pytest.raises(DatasetError, match=r"features\.user: .*give the modality another name"):
         run(tmp_path / "set", f"source={{kind: mmrec, path: {mmrec}}}")
     assert not (tmp_path / "set").exists()
 

@@ -112,7 +112,7 @@ def test_ids_from_a_file(tmp_path, name, content):
     ("ids", "message"),
     [
         ("a\n", r"ids\.txt: 1 ids, .*v\.npy has 2 vectors"),
-        ("a\na\n", r"ids\.txt: id 'a' has several vectors; keep one an item"),
+        ("a\na\n", r"ids\.txt: id 'a' has several vectors; keep one per item"),
     ],
 )
 def test_ids_that_do_not_fit(tmp_path, ids, message):
