@@ -1,0 +1,54 @@
+"""InfoNCE."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from braidrec.objectives.arguments import above_zero
+from braidrec.objectives.cosine import unit_rows
+from braidrec.objectives.gather import Gather, own_rows
+from braidrec.objectives.self_supervised.candidates import are_negatives, gather_candidates
+from braidrec.objectives.softmax import minus_log_share
+
+
+class InfoNCE:
+    """`−log [exp(s(z_i, z'_i)/τ) / (exp(s(z_i, z'_i)/τ) + Σ_j exp(s(z_i, z'_j)/τ))]`, s a similarity.
+
+    The negatives j are the other nodes' rows of the batch (van den Oord, Li & Vinyals, 2018). In the second view alone
+    (Wu et al., SIGIR 2021), or in both, which adds `Σ_j exp(s(z_i, z_j)/τ)` to the denominator (Zhu et al., GRACE,
+    2020). The symmetric loss is the mean of the two orders of the views.
+
+    Memory: `[n, N]` for N rows of all ranks, twice that for both views.
+
+    Args:
+        temperature: τ.
+        negatives_from: "second" view or "both".
+        cosine: s is the cosine of the vectors, as nearly everywhere; else their inner product (the alignment of
+            SLMRec, Tao et al., IEEE TMM 2022).
+        gather: brings the rows of all ranks, so that they are negatives as well.
+    Raises:
+        ValueError: `temperature` is not above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        negatives_from: Literal["second", "both"] = "second",
+        cosine: bool = True,
+        gather: Gather = own_rows,
+    ) -> None:
+        self.temperature = above_zero("temperature", temperature)
+        self.negatives_from = negatives_from
+        self.cosine = cosine
+        self.gather = gather
+
+    def rows(self, first: Tensor, second: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
+        """Loss of every row: `[n]`; see `ViewLoss`."""
+        if self.cosine:
+            first, second = unit_rows(first), unit_rows(second)
+        negative = are_negatives(ids, *gather_candidates(weight, ids, self.gather))
+        views = [second] if self.negatives_from == "second" else [second, first]
+        others = [(first @ self.gather(view).T / self.temperature).masked_fill(~negative, -torch.inf) for view in views]
+        return minus_log_share((first * second).sum(-1) / self.temperature, *others)
