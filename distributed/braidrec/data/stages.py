@@ -123,6 +123,25 @@ def shuffle_tasks(
     yield from _answers(dataset)
 
 
+def stream_tables(inputs: Inputs, produce: Callable[[Answer], Iterator[Any]], schema: Any) -> Iterator[Any]:
+    """`produce` makes tables of `schema` of each input, in parallel; they come in no particular order, a few at a time.
+
+    Raises:
+        DatasetError: raised by `produce`.
+    """
+    if not inputs:
+        return
+    with _quiet_ray_data():
+        dataset = _dataset_of(inputs).map_batches(
+            _producing_or_error(produce, schema), batch_size=1, batch_format="pyarrow"
+        )
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            errors = table.column(ERROR_COLUMN).drop_null()
+            if len(errors):
+                raise DatasetError(errors[0].as_py())
+            yield table.drop_columns([ERROR_COLUMN])
+
+
 def sorted_batches(inputs: Inputs, produce: Callable[[Answer], Iterator[Any]], keys: Sequence[str]) -> Iterator[Any]:
     """`produce` makes tables of each input; all rows come back sorted by `keys`, a block at a time."""
     if not inputs:
@@ -195,6 +214,21 @@ def _answering(task: Callable[[Answer], Iterator[Answer]], schema: Any) -> Calla
 def _producing(produce: Callable[[Answer], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
     def tables(batch: Any) -> Iterator[Any]:
         yield from produce(batch.to_pylist()[0])
+
+    return tables
+
+
+def _producing_or_error(produce: Callable[[Answer], Iterator[Any]], schema: Any) -> Callable[[Any], Iterator[Any]]:
+    """The tables with a column of no errors, or a row that is nothing else than the error."""
+    error_field = pa.field(ERROR_COLUMN, pa.string())
+
+    def tables(batch: Any) -> Iterator[Any]:
+        try:
+            for table in produce(batch.to_pylist()[0]):
+                yield table.append_column(error_field, pa.nulls(table.num_rows, pa.string()))
+        except DatasetError as error:
+            nothing = {field.name: pa.nulls(1, field.type) for field in schema}
+            yield pa.table({**nothing, ERROR_COLUMN: pa.array([str(error)])}, schema=schema.append(error_field))
 
     return tables
 

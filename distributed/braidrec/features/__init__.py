@@ -1,0 +1,1 @@
+"""Vectors of items and users: where they come from, and how training reads them."""
