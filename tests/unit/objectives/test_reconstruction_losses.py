@@ -70,6 +70,12 @@ def test_finite_where_nothing_is_known_or_all_is_right(loss: ReconstructionMSE |
     assert torch.isfinite(rows).all() and torch.isfinite(predicted.grad).all()
 
 
+def test_a_cosine_that_is_rounded_above_one_is_no_nan() -> None:
+    target = random_vectors(4, 2000, 7).detach().float()
+    rows = ReconstructionCosine(exponent=1.5).rows(3 * target, target, torch.ones(1, 1, dtype=torch.bool))
+    assert (rows >= 0).all() and rows.max() < 1e-8
+
+
 @pytest.mark.parametrize("exponent", [0.5, float("nan")])
 def test_the_slope_at_a_perfect_reconstruction_is_finite(exponent: float) -> None:
     with pytest.raises(ValueError, match=f"exponent={exponent} must be at least 1"):
