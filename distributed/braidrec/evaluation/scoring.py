@@ -1,13 +1,13 @@
 """A model and its tables → final vectors, computed exactly over the whole graph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from braidrec.evaluation.ranker import VectorRanker
-from braidrec.graph.neighbourhood import FullGraph, HopSpec
-from braidrec.models.contract import Inputs, Recommender
+from braidrec.graph.neighbourhood import FullGraph, hop_specs
+from braidrec.models.contract import FetchFeatures, Inputs, Recommender
 
 
 @torch.no_grad()
@@ -15,18 +15,30 @@ def exact_vectors(
     model: Recommender,
     tables: Mapping[str, Tensor],
     graph: FullGraph,
-    chains: Mapping[str, Sequence[HopSpec]],
+    features: FetchFeatures,
     num_users: int,
+    cold: Tensor,
 ) -> Tensor:
     """`[num_nodes, D]` vectors of all nodes. Nothing is sampled, whatever the model was trained with.
 
     Args:
-        tables: by name, `[num_nodes, width]`.
-        chains: by branch, the hops in the order of propagation; their fan-outs are not used.
+        tables: by name, all their rows.
+        features: as `Inputs.features`.
+        cold: `[num_items]` items without train interactions.
     """
-    neighbourhoods = {name: graph.neighbourhood(chain, None) for name, chain in chains.items()}
-    rows = {branch: dict(tables) for branch in neighbourhoods}
-    inputs = Inputs(seeds=None, num_users=num_users, neighbourhoods=neighbourhoods, rows=rows)
+    chains = {name: branch.relations(training=False) for name, branch in model.branches().items()}
+    neighbourhoods = {
+        name: graph.neighbourhood(hop_specs(chain, (-1,)), None) for name, chain in chains.items() if chain is not None
+    }
+    inputs = Inputs(
+        seeds=None,
+        num_users=num_users,
+        num_items=len(cold),
+        neighbourhoods=neighbourhoods,
+        table=lambda name, nodes: tables[name] if nodes is None else tables[name][nodes],
+        features=features,
+        cold=cold,
+    )
     return model.encode(inputs).vectors
 
 

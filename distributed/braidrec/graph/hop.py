@@ -1,6 +1,6 @@
 """One bipartite step of message passing on a relation, whole or sampled; and the chain of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -136,14 +136,15 @@ class Neighbourhood:
         input_nodes: global ids of the input rows, to be fetched from the tables; None stands for all nodes in order.
         seeds: the nodes that the batch needs, distinct; None stands for all nodes in order.
         seeds_first: at every level the seeds are the first rows (sampled chains), and the last level holds no others;
-            otherwise every level holds all nodes in order, but the last one may hold just the seeds (`dst_nodes` of the
-            last hop).
+            otherwise every level holds all nodes in order, but the last one may hold just the seeds.
+        ends_at_seeds: the last level holds the seeds and no others, in their order.
     """
 
     hops: tuple[Hop, ...]
     input_nodes: Tensor | None
     seeds: Tensor | None
     seeds_first: bool
+    ends_at_seeds: bool = True
 
     def at_seeds(self, h: Tensor, level: int) -> Tensor:
         """The rows of the seeds within the representation `h` of `level`."""
@@ -155,6 +156,9 @@ class Neighbourhood:
 
     def holds_only_seeds(self, level: int) -> bool:
         """Whether the rows of `level` are the seeds and no others, in their order."""
-        if self.seeds is None:
-            return True
-        return level == len(self.hops) and (self.seeds_first or self.hops[-1].dst_nodes is not None)
+        return self.seeds is None or (level == len(self.hops) and self.ends_at_seeds)
+
+    def after_first_hop(self) -> "Neighbourhood":
+        """The rest of the chain, whose level 0 are the destinations of the first hop."""
+        first, *others = self.hops
+        return replace(self, hops=tuple(others), input_nodes=first.dst_nodes)

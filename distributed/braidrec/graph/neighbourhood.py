@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from braidrec.graph.hop import Hop, Neighbourhood
-from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.graph.relation import Relation
 from braidrec.graph.sampling import SAMPLERS, Draw
 from braidrec.graph.structure import Structure
 
@@ -30,8 +30,10 @@ class NeighbourhoodSource(Protocol):
         seeds: Tensor | None,
         *,
         step_seed: int = 0,
-        exclude: Tensor | None = None,
+        exclude: Mapping[str, Tensor] | None = None,
     ) -> Neighbourhood: ...
+
+    def replace(self, relation: Relation) -> None: ...
 
 
 _RESTRICTED_EDGE_COST = 3
@@ -42,14 +44,10 @@ class FullGraph:
     """Hops that span everything. The last one computes only the rows that the seeds need, where that is less work."""
 
     def __init__(self, relations: Mapping[str, Relation], *, device: torch.device, kernel: str) -> None:
-        self.relations = relations
         self.device = device
         self.kernel = kernel
         # Kept, and with them the degree factors that they compute on first use.
-        self._whole = {
-            name: Hop(relation=relation, structure=relation.structure.to(device), kernel=kernel)
-            for name, relation in relations.items()
-        }
+        self._whole = {name: self._hop_of(relation) for name, relation in relations.items()}
 
     def neighbourhood(
         self,
@@ -57,7 +55,7 @@ class FullGraph:
         seeds: Tensor | None,
         *,
         step_seed: int = 0,
-        exclude: Tensor | None = None,
+        exclude: Mapping[str, Tensor] | None = None,
     ) -> Neighbourhood:
         """The exact chain. Fan-outs and `step_seed` have no meaning here: nothing is drawn.
 
@@ -67,14 +65,22 @@ class FullGraph:
         Raises:
             ValueError: `exclude` is given: removing edges from a graph that all batches share is sampling's business.
         """
-        if exclude is not None and len(exclude):
+        if exclude is not None and any(len(edges) for edges in exclude.values()):
             raise ValueError("target edges can be excluded in sampled mode only; set propagation.mode to 'sampled'")
         if not chain:
             return Neighbourhood(hops=(), input_nodes=seeds, seeds=seeds, seeds_first=True)
         hops = [self._whole[spec.relation] for spec in chain]
+        restrict = False
         if seeds is not None and _restriction_pays(hops[-1], seeds):
-            hops[-1] = _restricted(hops[-1], seeds)
-        return Neighbourhood(hops=tuple(hops), input_nodes=None, seeds=seeds, seeds_first=False)
+            hops[-1], restrict = _restricted(hops[-1], seeds), True
+        return Neighbourhood(hops=tuple(hops), input_nodes=None, seeds=seeds, seeds_first=False, ends_at_seeds=restrict)
+
+    def replace(self, relation: Relation) -> None:
+        """Use this relation from now on for the one of its name (a view that is drawn anew each epoch)."""
+        self._whole[relation.name] = self._hop_of(relation)
+
+    def _hop_of(self, relation: Relation) -> Hop:
+        return Hop(relation=relation, structure=relation.structure.to(self.device), kernel=self.kernel)
 
 
 def _restriction_pays(whole: Hop, seeds: Tensor) -> bool:
@@ -103,7 +109,7 @@ class SampledSubgraph:
         kernel: str,
         sampler: str = "neighbour",
     ) -> None:
-        self.relations = relations
+        self.relations = dict(relations)
         self.device = device
         self.kernel = kernel
         self.draw = SAMPLERS[sampler]
@@ -114,7 +120,7 @@ class SampledSubgraph:
         seeds: Tensor | None,
         *,
         step_seed: int = 0,
-        exclude: Tensor | None = None,
+        exclude: Mapping[str, Tensor] | None = None,
     ) -> Neighbourhood:
         """Draw the chain.
 
@@ -122,9 +128,8 @@ class SampledSubgraph:
             chain: hops in the order of propagation; the last one is drawn first.
             seeds: distinct nodes (int64).
             step_seed: everything drawn is a function of it (with a fixed number of threads).
-            exclude: edge ids of the relation `interactions` (any order; −1 stands for no edge, as from
-                `Relation.edge_ids`) that must not be used though they stay counted in the fan-out: the batch's own
-                interactions and their reverse. Other relations have other edge ids and lose nothing.
+            exclude: by relation, edge ids (any order; −1 stands for no edge, as from `Relation.edge_ids`) that must not
+                be used though they stay counted in the fan-out: the batch's own interactions and their reverse.
         Raises:
             ValueError: a seed that is no node (DGL would end the process) or repeated (its rows would be wrong).
         """
@@ -132,11 +137,11 @@ class SampledSubgraph:
         destinations = seeds.cpu()
         if chain:
             _check_seeds(destinations, self.relations[chain[-1].relation].num_nodes)
-        excluded = None if exclude is None else exclude.cpu().sort().values
+        excluded = {name: edges.cpu().sort().values for name, edges in (exclude or {}).items()}
         hops: list[Hop] = []
         for distance, spec in enumerate(reversed(chain)):
             hop_seed = (step_seed + distance * 0x9E3779B1) % (2**31 - 1)
-            excluded_here = excluded if spec.relation == INTERACTIONS else None
+            excluded_here = excluded.get(spec.relation)
             drawn = self.draw(self.relations[spec.relation], destinations, spec.fan_out, hop_seed, excluded_here)
             hops.append(self._hop(spec, drawn, destinations))
             destinations = drawn.src_nodes
@@ -146,6 +151,10 @@ class SampledSubgraph:
             seeds=seeds,
             seeds_first=True,
         )
+
+    def replace(self, relation: Relation) -> None:
+        """Draw from this relation from now on for the one of its name."""
+        self.relations[relation.name] = relation
 
     def _hop(self, spec: HopSpec, drawn: Draw, destinations: Tensor) -> Hop:
         relation = self.relations[spec.relation]

@@ -1,25 +1,36 @@
 """What a model is to the training loop, to evaluation and to export."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from braidrec.graph.hop import Neighbourhood
+from braidrec.models.sides import Sides
+
+Side = Literal["nodes", "users", "items"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """Embedding rows that a model wants, one for every node of the joint space (users, then items).
+    """Trainable embedding rows that a model wants.
 
     Rows start as N(0, `std`²) except their last `zero_columns`, which start at zero (biases).
+
+    Attributes:
+        side: one row for every user, for every item, or for every node of the joint space (users, then items).
     """
 
     width: int
     std: float
     zero_columns: int = 0
+    side: Side = "nodes"
+
+    def num_rows(self, num_users: int, num_items: int) -> int:
+        """How many rows the table has."""
+        return {"nodes": num_users + num_items, "users": num_users, "items": num_items}[self.side]
 
     def initialise(self, num_rows: int, generator: torch.Generator) -> Tensor:
         """`[num_rows, width]` fp32, a function of the generator's seed alone."""
@@ -30,20 +41,57 @@ class TableSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a model sees: for every branch that it declared, the neighbourhood of the seeds and its input rows.
+class Branch:
+    """A chain of relations that a model propagates over, each in the order of propagation; () is no propagation.
 
     Attributes:
-        seeds: `[num_seeds]` distinct nodes, or None for all nodes in order.
+        chain: what evaluation propagates over; None for a view that only training looks at.
+        training: the same while training, where it is another one (perturbed, pruned); None: as `chain`.
+    """
+
+    chain: tuple[str, ...] | None
+    training: tuple[str, ...] | None = None
+
+    def relations(self, *, training: bool) -> tuple[str, ...] | None:
+        """The chain that is to be built; None: none."""
+        return self.training if training and self.training is not None else self.chain
+
+
+FetchTable = Callable[[str, Tensor | None], Tensor]
+FetchFeatures = Callable[[str, Tensor | None], tuple[Tensor, Tensor]]
+
+
+def _no_features(modality: str, items: Tensor | None) -> tuple[Tensor, Tensor]:
+    raise KeyError(f"no features of {modality!r} were given to the model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a model computes from. It takes the rows that it needs, when it needs them.
+
+    Attributes:
+        seeds: `[num_seeds]` distinct nodes in increasing order, or None for all nodes.
         num_users: nodes below are users, the others items.
-        neighbourhoods: by branch.
-        rows: by branch, then by table: `[num_input_nodes, width]`.
+        num_items: how many these are.
+        neighbourhoods: by branch, ending at the seeds.
+        table: `(name, indices)` → `[n, width]` rows of an embedding table that take part in autograd; indices count
+            from 0 on the table's side, None stands for all rows in order.
+        features: `(modality, items)` → `[n, F]` fp32 rows, zeros where the item lacks the modality, and `[n]` bool
+            whether it has it.
+        cold: `[num_items]` bool, items without train interactions.
     """
 
     seeds: Tensor | None
     num_users: int
+    num_items: int
     neighbourhoods: Mapping[str, Neighbourhood]
-    rows: Mapping[str, Mapping[str, Tensor]]
+    table: FetchTable
+    features: FetchFeatures = _no_features
+    cold: Tensor | None = None
+
+    def sides(self, nodes: Tensor | None) -> Sides:
+        """How the rows of `nodes` (None: all in order) fall to users and items."""
+        return Sides.of(nodes, self.num_users, self.num_items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,29 +101,12 @@ class Encoded:
     Attributes:
         vectors: `[num_seeds, D]`. The score of a user and an item is the inner product of their vectors.
         ego: `[num_seeds, d]` the rows before any propagation, which the regulariser shrinks.
+        outputs: further representations `[num_seeds, …]` by name, which the model's own loss terms read.
     """
 
     vectors: Tensor
     ego: Tensor
-
-
-class Recommender(Protocol):
-    """A model. Distribution, sampling and storage of tables are applied from outside."""
-
-    def tables(self) -> Mapping[str, TableSpec]:
-        """The embedding tables that it wants, by name."""
-        ...
-
-    def branches(self) -> Mapping[str, tuple[str, ...]]:
-        """The chains of relations that it propagates over, by name, each in the order of propagation.
-
-        A model without propagation declares one branch with an empty chain: its input rows are the seeds' own.
-        """
-        ...
-
-    def encode(self, inputs: Inputs) -> Encoded:
-        """Representations of the seeds."""
-        ...
+    outputs: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,3 +145,84 @@ class Batch:
         if self.negatives is not None:
             parts.append(self.real.repeat_interleave(self.negatives.shape[1]))
         return torch.cat(parts)
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`[B, …]` users, `[B, …]` items and `[B, n, …]` negatives from rows in the order of `nodes`."""
+        users, items, others = torch.split(rows, [self.size, self.size, len(rows) - 2 * self.size])
+        if self.negatives is None:
+            return users, items, None
+        return users, items, others.reshape(*self.negatives.shape, *others.shape[1:])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """What a model's own loss terms may know of the step.
+
+    Attributes:
+        batch: the interactions of this rank.
+        places: `[(2 + n) B]` where each of `batch.nodes()` stands among the seeds.
+        seed_weight: `[num_seeds]` 1 / (number of ranks that hold the seed in a real row), 0 if it stands in padding
+            only: a sum over seeds weighted by it is a sum over the distinct nodes of the global batch.
+        gather: `[n, …]` rows of this rank → those of all ranks, differentiable.
+        epoch: from 1.
+    """
+
+    batch: Batch
+    places: Tensor
+    seed_weight: Tensor
+    gather: Callable[[Tensor], Tensor]
+    epoch: int
+
+    def rows(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Values at the seeds → those of the batch's users, items and negatives."""
+        return self.batch.split(values.index_select(0, self.places))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossTerm:
+    """A summand of the loss: `coefficient · Σ_ranks total / Σ_ranks weight`.
+
+    Attributes:
+        total: scalar, this rank's sum.
+        weight: scalar, what this rank's sum counts for (rows, nodes), without gradient.
+    """
+
+    total: Tensor
+    weight: Tensor
+    coefficient: float
+
+
+class Recommender(Protocol):
+    """A model. Distribution, sampling and storage of tables are applied from outside."""
+
+    term_names: tuple[str, ...]
+    """Names of its own loss terms, in a fixed order; () for a model that is trained by the objective alone."""
+
+    def tables(self) -> Mapping[str, TableSpec]:
+        """The embedding tables that it wants, by name."""
+        ...
+
+    def branches(self) -> Mapping[str, Branch]:
+        """The chains of relations that it propagates over, by name.
+
+        A model without propagation declares one branch with an empty chain: its input rows are the seeds' own.
+        """
+        ...
+
+    def encode(self, inputs: Inputs) -> Encoded:
+        """Representations of the seeds."""
+        ...
+
+    def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
+        """Its own loss terms of one training step, `term_names`."""
+        ...
+
+
+class WithoutTerms:
+    """Of a model that is trained by the objective alone."""
+
+    term_names: tuple[str, ...] = ()
+
+    def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
+        """None."""
+        return {}

@@ -7,10 +7,10 @@ from torch import nn
 
 from braidrec.graph.propagate import Readout, propagate_to_readout
 from braidrec.graph.relation import INTERACTIONS
-from braidrec.models.contract import Encoded, Inputs, TableSpec
+from braidrec.models.contract import Branch, Encoded, Inputs, TableSpec, WithoutTerms
 
 
-class LightGCN(nn.Module):
+class LightGCN(WithoutTerms, nn.Module):
     """`E^{(l+1)} = D^{-1/2} A D^{-1/2} E^{(l)}`, then a readout over l = 0..L (He et al., SIGIR 2020).
 
     A is the train interactions as a bipartite graph, D its degrees. The propagation edges include those that the batch
@@ -43,11 +43,12 @@ class LightGCN(nn.Module):
     def tables(self) -> Mapping[str, TableSpec]:
         return {"id": self.spec}
 
-    def branches(self) -> Mapping[str, tuple[str, ...]]:
-        return {"id": (INTERACTIONS,) * self.layers}
+    def branches(self) -> Mapping[str, Branch]:
+        return {"id": Branch(chain=(INTERACTIONS,) * self.layers)}
 
     def encode(self, inputs: Inputs) -> Encoded:
         dtype = self.dtype if self.training else None
-        neighbourhood, rows = inputs.neighbourhoods["id"], inputs.rows["id"]["id"]
+        neighbourhood = inputs.neighbourhoods["id"]
+        rows = inputs.table("id", neighbourhood.input_nodes)
         vectors, ego = propagate_to_readout(neighbourhood, rows, self.readout, dtype=dtype)
         return Encoded(vectors=vectors, ego=ego)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from braidrec.models.contract import Encoded, Inputs, TableSpec
+from braidrec.models.contract import Branch, Encoded, Inputs, TableSpec, WithoutTerms
 
 
-class MatrixFactorisation(nn.Module):
+class MatrixFactorisation(WithoutTerms, nn.Module):
     """`r̂_ui = ⟨e_u, e_i⟩`, or `⟨e_u, e_i⟩ + b_u + b_i` (Koren, Bell & Volinsky, Computer 42(8), 2009).
 
     With biases the vectors carry two more dimensions, `(e_u, b_u, 1)` and `(e_i, 1, b_i)`, so that the score stays an
@@ -28,11 +28,11 @@ class MatrixFactorisation(nn.Module):
     def tables(self) -> Mapping[str, TableSpec]:
         return {"id": self.spec}
 
-    def branches(self) -> Mapping[str, tuple[str, ...]]:
-        return {"id": ()}
+    def branches(self) -> Mapping[str, Branch]:
+        return {"id": Branch(chain=())}
 
     def encode(self, inputs: Inputs) -> Encoded:
-        rows = inputs.rows["id"]["id"]
+        rows = inputs.table("id", inputs.neighbourhoods["id"].input_nodes)
         if not self.biases:
             return Encoded(vectors=rows, ego=rows)
         embedding, bias = rows[:, :-1], rows[:, -1:]

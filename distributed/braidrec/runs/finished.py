@@ -13,13 +13,15 @@ from braidrec.data.storage import Location
 from braidrec.evaluation.ranker import VectorRanker
 from braidrec.evaluation.scoring import exact_vectors, vector_ranker
 from braidrec.graph.kernels import choose_kernel
-from braidrec.graph.neighbourhood import FullGraph, hop_specs
-from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.graph.neighbourhood import FullGraph
+from braidrec.graph.relation import Relation
 from braidrec.places import absolute_place
-from braidrec.training.build import build_model, build_objective, cache_folder, load_interactions
+from braidrec.training.build import build_objective
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
 from braidrec.training.context import SingleProcess
+from braidrec.training.model_factory import build_model
 from braidrec.training.run_folder import RunFolder
+from braidrec.training.world import World, open_world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +70,15 @@ def open_run(run: str, storage: str = "runs", data_path: str | None = None) -> F
     data = DatasetFolder.open(data_path or config.data.path)
     folder.check_same_data(data.digest)
     context = SingleProcess()
-    interactions = load_interactions(data, context, cache_folder(config))
+    world = open_world(config, data, context)
     store = CheckpointStore(folder.checkpoints, warn=lambda message: None)
     tensors, _ = store.load(result["best_epoch"])
-    vectors = _vectors(config, tensors, interactions, data.num_users)
+    vectors = _vectors(config, tensors, world)
     return FinishedRun(
         folder=folder,
         config=config,
         data=data,
-        interactions=interactions,
+        interactions=world.interactions,
         ranker=vector_ranker(vectors, data.num_users, build_objective(config, data).score_offset),
         best_epoch=result["best_epoch"],
     )
@@ -89,14 +91,12 @@ def _find(run: str, storage: str) -> RunFolder:
     return RunFolder.existing(absolute_place(storage), run)
 
 
-def _vectors(
-    config: RunConfig, tensors: dict[str, torch.Tensor], interactions: Relation, num_users: int
-) -> torch.Tensor:
-    model = build_model(config.model)
+def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> torch.Tensor:
+    model = build_model(config.model, world.features.dims)
     assert isinstance(model, nn.Module)
     model.load_state_dict(with_prefix("model", tensors))
     model.eval()
     device = torch.device("cpu")
-    graph = FullGraph({INTERACTIONS: interactions}, device=device, kernel=choose_kernel(device))
-    chains = {name: hop_specs(chain, (-1,)) for name, chain in model.branches().items()}
-    return exact_vectors(model, with_prefix("table", tensors), graph, chains, num_users)
+    graph = FullGraph(world.relations.fixed, device=device, kernel=choose_kernel(device))
+    tables = with_prefix("table", tensors)
+    return exact_vectors(model, tables, graph, world.features.fetch, world.num_users, world.cold)

@@ -1,9 +1,7 @@
 """Configuration and data set → the objects that the loop works with. The one place where `config` meets the parts."""
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -11,7 +9,7 @@ import torch
 from torch import nn
 
 from braidrec.config.load import ConfigError
-from braidrec.config.run import LightGCNConfig, MatrixFactorisationConfig, ModelConfig, RatingMSEConfig, RunConfig
+from braidrec.config.run import RatingMSEConfig, RunConfig
 from braidrec.data.delivery import (
     Delivery,
     MemoryDelivery,
@@ -25,36 +23,34 @@ from braidrec.data.delivery import (
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.negatives import NegativeSampler
 from braidrec.data.randomness import seed_for
-from braidrec.graph.build import build_interactions
 from braidrec.graph.choose import PropagationChoice, choose_propagation
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph, HopSpec, NeighbourhoodSource, SampledSubgraph, hop_specs
 from braidrec.graph.relation import INTERACTIONS, Relation
-from braidrec.graph.share import shared_relation
 from braidrec.models.contract import Recommender
-from braidrec.models.lightgcn import LightGCN
-from braidrec.models.matrix_factorisation import MatrixFactorisation
 from braidrec.objectives.bpr import BPR
 from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.rating_mse import RatingMSE
 from braidrec.training.context import Collectives, WorkerContext
+from braidrec.training.model_factory import build_model
 from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.tables import ReplicatedTable
+from braidrec.training.world import World, cache_folder, load_for_sampling, open_world
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
     """Everything that one rank trains with."""
 
-    folder: DatasetFolder
-    interactions: Relation
+    world: World
     model: Recommender
     tables: Mapping[str, ReplicatedTable]
     objective: RowLoss
     negatives: NegativeSampler | None
     choice: PropagationChoice
     chains: Mapping[str, tuple[HopSpec, ...]]
+    excluded: Mapping[str, Relation]
     source: NeighbourhoodSource
     whole_graph: FullGraph
     optimizers: list[torch.optim.Optimizer]
@@ -62,42 +58,16 @@ class Parts:
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def folder(self) -> DatasetFolder:
+        return self.world.folder
+
+    @property
+    def interactions(self) -> Relation:
+        return self.world.interactions
+
+    @property
     def num_users(self) -> int:
         return self.folder.num_users
-
-
-def build_model(config: ModelConfig, precision: str = "fp32") -> Recommender:
-    """The recommender that the configuration describes, as a module without tables."""
-    encoder = config.encoder
-    builders: dict[type, Callable[[], Recommender]] = {
-        MatrixFactorisationConfig: lambda: _matrix_factorisation(config),
-        LightGCNConfig: lambda: _lightgcn(config, precision),
-    }
-    return builders[type(encoder)]()
-
-
-def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
-    """The train graph, memory-mapped."""
-
-    def build() -> Relation:
-        return build_interactions(*folder.edges("train"), folder.num_users, folder.num_items)
-
-    return _one_copy(cache, f"{INTERACTIONS}:{folder.digest}", build, context)
-
-
-def load_for_sampling(interactions: Relation, folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
-    """The train graph in the form that DGL samples from, memory-mapped."""
-    return _one_copy(cache, f"{INTERACTIONS}:{folder.digest}:int64", interactions.widened, context)
-
-
-def _one_copy(cache: Path, key: str, build: Callable[[], Relation], context: Collectives) -> Relation:
-    """One copy a node: local rank 0 builds and stores the relation, the others wait and map it."""
-    if context.local_rank != 0:
-        context.barrier()
-        return shared_relation(cache, key, build, symmetric=True)
-    relation = shared_relation(cache, key, build, symmetric=True)
-    context.barrier()
-    return relation
 
 
 def build_parts(
@@ -112,20 +82,26 @@ def build_parts(
         ConfigError: settings that do not fit the data or each other.
         DatasetError: damaged data, or a user for whom no negative item exists.
     """
-    interactions = load_interactions(folder, context, cache_folder(config))
-    relations = {INTERACTIONS: interactions}
+    world = open_world(config, folder, context)
+    interactions, relations = world.interactions, world.relations.fixed
     propagation = config.training.propagation
     torch.manual_seed(seed_for(config.seed, "parameters"))
-    model = build_model(config.model, propagation.precision)
+    model = build_model(config.model, world.features.dims, propagation.precision)
     objective = build_objective(config, folder)
-    chains = {name: hop_specs(chain, propagation.fan_outs) for name, chain in model.branches().items()}
+    chains = {
+        name: hop_specs(chain, propagation.fan_outs)
+        for name, branch in model.branches().items()
+        if (chain := branch.relations(training=True)) is not None
+    }
     choice = _remembered(_choose(config, relations, chains, context), run_folder, context)
     sparse = _wants_sparse(config, choice, chains)
-    num_nodes = folder.num_users + folder.num_items
     tables = {
-        name: ReplicatedTable(spec, num_nodes, seed=seed_for(config.seed, f"table {name}"), sparse=sparse).to(
-            context.device
-        )
+        name: ReplicatedTable(
+            spec,
+            spec.num_rows(folder.num_users, folder.num_items),
+            seed=seed_for(config.seed, f"table {name}"),
+            sparse=sparse,
+        ).to(context.device)
         for name, spec in model.tables().items()
     }
     assert isinstance(model, nn.Module)
@@ -134,18 +110,19 @@ def build_parts(
     whole_graph = FullGraph(relations, device=context.device, kernel=kernel)
     source: NeighbourhoodSource = whole_graph
     if choice.mode == "sampled":
-        wide = {INTERACTIONS: load_for_sampling(interactions, folder, context, cache_folder(config))}
+        key = f"{INTERACTIONS}:{folder.digest}"
+        wide = {INTERACTIONS: load_for_sampling(interactions, key, context, cache_folder(config))}
         source = SampledSubgraph(wide, device=context.device, kernel=kernel, sampler=propagation.sampler)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
-        folder=folder,
-        interactions=interactions,
+        world=world,
         model=model,
         tables=tables,
         objective=objective,
         negatives=_negatives(config, interactions, folder) if objective.needs_negatives else None,
         choice=choice,
         chains=chains,
+        excluded={INTERACTIONS: interactions} if propagation.exclude_targets else {},
         source=source,
         whole_graph=whole_graph,
         optimizers=build_optimizers(
@@ -171,34 +148,10 @@ def _remembered(choice: PropagationChoice, run_folder: RunFolder | None, context
     return choice if mode == choice.mode else PropagationChoice(mode=mode, reason="as the run began")
 
 
-def cache_folder(config: RunConfig) -> Path:
-    """Where the node's shared graphs lie."""
-    if config.cache is not None:
-        return Path(config.cache).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "braidrec"
-
-
 def loss_columns(config: RunConfig) -> list[str]:
     """The columns of the train split that the objective reads."""
     rating = ["rating"] if isinstance(config.objective.loss, RatingMSEConfig) else []
     return ["user", "item", *rating, *(["weight"] if config.objective.use_weights else [])]
-
-
-def _matrix_factorisation(config: ModelConfig) -> Recommender:
-    assert isinstance(config.encoder, MatrixFactorisationConfig)
-    return MatrixFactorisation(dim=config.dim, initial_std=config.initial_std, biases=config.encoder.biases)
-
-
-def _lightgcn(config: ModelConfig, precision: str) -> Recommender:
-    assert isinstance(config.encoder, LightGCNConfig)
-    return LightGCN(
-        dim=config.dim,
-        layers=config.encoder.layers,
-        readout=config.encoder.readout,
-        initial_std=config.initial_std,
-        dtype=torch.bfloat16 if precision == "bf16" else None,
-    )
 
 
 def build_objective(config: RunConfig, folder: DatasetFolder) -> RowLoss:

@@ -29,7 +29,7 @@ from braidrec.training.optimizers import (
 )
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
-from braidrec.training.step import LOSS_TERMS, Position, TrainStep
+from braidrec.training.step import Position, TrainStep
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
 from braidrec.training.validation import SplitEvaluation, SplitResult, make_ranker, sign_of
 
@@ -99,8 +99,8 @@ class Loop:
     def _train(self, epoch: int) -> dict[str, float]:
         """All steps of an epoch; mean losses and the rate."""
         start = reported = time.perf_counter()
-        losses = torch.zeros(len(LOSS_TERMS), dtype=torch.float64)
-        weights = torch.zeros(len(LOSS_TERMS), dtype=torch.float64)
+        losses = torch.zeros(len(self.step.term_names), dtype=torch.float64)
+        weights = torch.zeros(len(self.step.term_names), dtype=torch.float64)
         input_nodes = 0
         for step, rows in enumerate(self._timed_batches(epoch)):
             at = Position(epoch=epoch, step=step, global_step=(epoch - 1) * self.steps_per_epoch + step)
@@ -113,12 +113,12 @@ class Loop:
             if now - reported > SECONDS_BETWEEN_PROGRESS:
                 reported = now
                 self._progress("train", epoch, (step + 1) * self.config.training.batch_size, start)
-        self._check_delivered(epoch, int(weights[-1]))
+        self._check_delivered(epoch, int(weights[1]))
         seconds = time.perf_counter() - start
         means = losses / weights.clamp(min=1e-12)
         return {
             "train/loss": float(means.sum()),
-            **{f"train/{name}_term": float(value) for name, value in zip(LOSS_TERMS, means, strict=True)},
+            **{f"train/{name}_term": float(value) for name, value in zip(self.step.term_names, means, strict=True)},
             "train/interactions_per_second": self.rows_per_epoch / seconds,
             "train/input_nodes_per_step": input_nodes / self.steps_per_epoch,
             "train/learning_rate": self._learning_rate(epoch * self.steps_per_epoch - 1),
@@ -269,8 +269,11 @@ class Loop:
             chains=parts.chains,
             negatives=parts.negatives,
             per_positive=config.objective.negatives.per_positive,
-            exclude_from=parts.interactions if config.training.propagation.exclude_targets else None,
+            exclude_from=parts.excluded,
             num_users=parts.num_users,
+            num_items=parts.folder.num_items,
+            features=parts.world.features.fetch,
+            cold=parts.world.cold,
             optimizers=parts.optimizers,
             gradient_clip=config.training.optimizer.gradient_clip,
             seed=config.seed,

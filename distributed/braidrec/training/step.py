@@ -13,8 +13,9 @@ from braidrec.data.randomness import generator_for, seed_for
 from braidrec.errors import DivergedError
 from braidrec.graph.neighbourhood import HopSpec, NeighbourhoodSource
 from braidrec.graph.relation import Relation
-from braidrec.models.contract import Batch, Inputs, Recommender
+from braidrec.models.contract import Batch, Encoded, FetchFeatures, Inputs, LossTerm, Recommender, StepContext
 from braidrec.objectives.contract import RowLoss
+from braidrec.objectives.gather import RankGather, own_rows
 from braidrec.objectives.regulariser import half_squared_norm
 from braidrec.training.context import WorkerContext
 from braidrec.training.optimizers import clip_gradients
@@ -36,17 +37,14 @@ class StepResult:
     """Sums over the rows of all ranks.
 
     Attributes:
-        losses: `[2]` the terms `LOSS_TERMS`, each to be divided by
-        weights: `[2]`.
+        losses: `[T]` the terms `TrainStep.term_names`, each to be divided by
+        weights: `[T]`. The second is the number of interactions.
         input_nodes: rows that this rank fetched.
     """
 
     losses: Tensor
     weights: Tensor
     input_nodes: int
-
-
-LOSS_TERMS = ("loss", "regulariser")
 
 
 class TrainStep:
@@ -63,8 +61,11 @@ class TrainStep:
         chains: Mapping[str, Sequence[HopSpec]],
         negatives: NegativeSampler | None,
         per_positive: int,
-        exclude_from: Relation | None,
+        exclude_from: Mapping[str, Relation],
         num_users: int,
+        num_items: int,
+        features: FetchFeatures,
+        cold: Tensor | None,
         optimizers: Sequence[torch.optim.Optimizer],
         gradient_clip: float | None,
         seed: int,
@@ -74,7 +75,10 @@ class TrainStep:
         self.model, self.tables, self.objective, self.regulariser = model, tables, objective, regulariser
         self.source, self.chains = source, chains
         self.negatives, self.per_positive = negatives, per_positive
-        self.exclude_from, self.num_users = exclude_from, num_users
+        self.exclude_from = exclude_from
+        self.num_users, self.num_items, self.features, self.cold = num_users, num_items, features, cold
+        self.term_names = ("loss", "regulariser", *model.term_names)
+        self.gather = RankGather(context) if context.world_size > 1 else own_rows
         self.optimizers, self.gradient_clip = optimizers, gradient_clip
         self.seed, self.context, self.timer = seed, context, timer
         self.own_parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
@@ -94,12 +98,12 @@ class TrainStep:
             inputs = self.inputs(batch, seeds, at)
         with self.timer.phase("forward_backward"):
             seed_device(self.context.device, seed_for(self.seed, "model", at.epoch, at.step, self.context.rank))
-            losses = self.losses(batch, inputs, places)
-            weights = torch.stack([batch.weight.sum(), batch.real.sum()])
+            losses, weights = self.losses(batch, inputs, places, at)
             # One collective for all scalars. A rank's NaN reaches every sum, so that all ranks stop at the same step.
             totals = self.context.all_reduce(torch.cat([losses.detach(), weights.to(losses.dtype)]))
-            self._refuse_nan(totals[:2], at)
-            (losses / totals[2:].clamp(min=1e-12)).sum().backward()  # type: ignore[no-untyped-call]
+            sums, over = totals.chunk(2)
+            self._refuse_nan(sums, at)
+            (losses / over.clamp(min=1e-12)).sum().backward()  # type: ignore[no-untyped-call]
         with self.timer.phase("communication"):
             for table in self.tables.values():
                 table.collect(self.context)
@@ -110,8 +114,12 @@ class TrainStep:
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-        input_nodes = sum(len(rows) for tables in inputs.rows.values() for rows in tables.values())
-        return StepResult(losses=totals[:2], weights=totals[2:], input_nodes=input_nodes)
+        return StepResult(losses=sums, weights=over, input_nodes=self._input_nodes(inputs))
+
+    def _input_nodes(self, inputs: Inputs) -> int:
+        every = self.num_users + self.num_items
+        nodes = [neighbourhood.input_nodes for neighbourhood in inputs.neighbourhoods.values()]
+        return sum(every if rows is None else len(rows) for rows in nodes)
 
     def batch(self, rows: Rows, at: Position) -> Batch:
         """Add negatives and move to the device."""
@@ -132,8 +140,8 @@ class TrainStep:
         )
 
     def inputs(self, batch: Batch, seeds: Tensor, at: Position) -> Inputs:
-        """Neighbourhoods of the seeds and the rows of their input nodes."""
-        exclude = self._target_edges(batch) if self.exclude_from is not None else None
+        """Neighbourhoods of the seeds, and where to get the rows of their input nodes."""
+        exclude = {name: self._target_edges(batch, relation) for name, relation in self.exclude_from.items()}
         where = (at.epoch, at.step, self.context.rank)
         neighbourhoods = {
             name: self.source.neighbourhood(
@@ -141,43 +149,60 @@ class TrainStep:
             )
             for name, chain in self.chains.items()
         }
-        rows = {
-            branch: {name: table.fetch(neighbourhood.input_nodes) for name, table in self.tables.items()}
-            for branch, neighbourhood in neighbourhoods.items()
-        }
-        return Inputs(seeds=seeds, num_users=self.num_users, neighbourhoods=neighbourhoods, rows=rows)
+        return Inputs(
+            seeds=seeds,
+            num_users=self.num_users,
+            num_items=self.num_items,
+            neighbourhoods=neighbourhoods,
+            table=lambda name, nodes: self.tables[name].fetch(nodes),
+            features=self.features,
+            cold=self.cold,
+        )
 
-    def losses(self, batch: Batch, inputs: Inputs, places: Tensor) -> Tensor:
-        """`[2]`: the weighted sum of the rows' losses, and λ times the sum of their regularisers.
+    def losses(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position) -> tuple[Tensor, Tensor]:
+        """`[T]` sums and `[T]` weights of this rank: the rows' losses, λ times their regularisers, the model's terms.
 
         Args:
             places: where each of `batch.nodes()` stands among the seeds.
         """
         encoded = self.model.encode(inputs)
-        vectors = self._split(encoded.vectors.index_select(0, places), batch)
+        vectors = batch.split(encoded.vectors.index_select(0, places))
         loss = (self.objective.rows(*vectors, batch) * batch.weight).sum()
         occurrences = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places, batch.real_nodes())
-        return torch.stack([loss, self.regulariser * half_squared_norm(encoded.ego, occurrences)])
+        sums = [loss, self.regulariser * half_squared_norm(encoded.ego, occurrences)]
+        weights = [batch.weight.sum(), batch.real.sum()]
+        if self.model.term_names:
+            terms = self._terms(encoded, inputs, batch, places, occurrences, at)
+            sums += [term.total * term.coefficient for term in terms]
+            weights += [term.weight for term in terms]
+        return torch.stack(sums), torch.stack([weight.detach().to(batch.weight.dtype) for weight in weights])
 
-    def _split(self, rows: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        sizes = [batch.size, batch.size, len(rows) - 2 * batch.size]
-        users, items, others = torch.split(rows, sizes)
-        negatives = None if batch.negatives is None else others.view(*batch.negatives.shape, -1)
-        return users, items, negatives
+    def _terms(
+        self, encoded: Encoded, inputs: Inputs, batch: Batch, places: Tensor, occurrences: Tensor, at: Position
+    ) -> list[LossTerm]:
+        weight = (occurrences > 0).to(batch.real.dtype)
+        if self.context.world_size > 1:
+            assert inputs.seeds is not None
+            everywhere = self.context.all_gather_rows(inputs.seeds[occurrences > 0])
+            holders = torch.bincount(everywhere, minlength=self.num_users + self.num_items)
+            weight = weight / holders[inputs.seeds].clamp(min=1)
+        step = StepContext(batch=batch, places=places, seed_weight=weight, gather=self.gather, epoch=at.epoch)
+        found = self.model.terms(encoded, inputs, step)
+        return [found[name] for name in self.model.term_names]
 
-    def _target_edges(self, batch: Batch) -> Tensor:
-        assert self.exclude_from is not None
+    def _target_edges(self, batch: Batch, relation: Relation) -> Tensor:
         real = batch.real.bool()  # padding looks like user 0 and item 0, whose edge stays
         users = batch.users[real].cpu().numpy()
         items = batch.items[real].cpu().numpy() + self.num_users
-        both = [self.exclude_from.edge_ids(users, items), self.exclude_from.edge_ids(items, users)]
+        both = [relation.edge_ids(users, items), relation.edge_ids(items, users)]
         edges = np.unique(np.concatenate(both))
         return torch.from_numpy(edges[edges >= 0])
 
     def _refuse_nan(self, losses: Tensor, at: Position) -> None:
         if bool(torch.isfinite(losses).all()):
             return
-        bad = [f"{name}={float(value)}" for name, value in zip(LOSS_TERMS, losses, strict=True) if not value.isfinite()]
+        named = zip(self.term_names, losses, strict=True)
+        bad = [f"{name}={float(value)}" for name, value in named if not value.isfinite()]
         raise DivergedError(
             f"epoch {at.epoch}, step {at.step}: {', '.join(bad)} before the update; "
             "try a lower training.optimizer.learning_rate or set training.optimizer.gradient_clip"

@@ -116,7 +116,9 @@ def make_ranker(parts: Parts) -> VectorRanker:
     assert isinstance(parts.model, nn.Module)
     parts.model.eval()
     tables = {name: table.all_rows() for name, table in parts.tables.items()}
-    vectors = exact_vectors(parts.model, tables, parts.whole_graph, parts.chains, parts.num_users)
+    vectors = exact_vectors(
+        parts.model, tables, parts.whole_graph, parts.world.features.fetch, parts.num_users, parts.world.cold
+    )
     parts.model.train()
     if not bool(torch.isfinite(vectors).all()):
         raise DivergedError(

@@ -272,8 +272,8 @@ def test_fan_outs_and_step_seed_mean_nothing_here() -> None:
 def test_excluding_edges_is_refused() -> None:
     source, chain = graph(), hop_specs([INTERACTIONS], [-1])
     with pytest.raises(ValueError, match=r"set propagation\.mode to 'sampled'"):
-        source.neighbourhood(chain, None, exclude=torch.tensor([3]))
-    assert source.neighbourhood(chain, None, exclude=torch.tensor([], dtype=torch.int64)).hops
+        source.neighbourhood(chain, None, exclude={INTERACTIONS: torch.tensor([3])})
+    assert source.neighbourhood(chain, None, exclude={INTERACTIONS: torch.tensor([], dtype=torch.int64)}).hops
 
 
 @pytest.mark.parametrize("kernel", ["dgl", "torch"])

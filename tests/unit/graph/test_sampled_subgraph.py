@@ -197,8 +197,9 @@ def test_a_drawn_chain_and_its_gradient_are_dense_products(
     chain: tuple[str, ...], sampler: str, kernel: str, exclude: bool
 ) -> None:
     excluded = target_edges(TARGETS) if exclude else None
+    without = None if excluded is None else {INTERACTIONS: excluded}
     source = sampled(sampler, kernel)
-    neighbourhood = source.neighbourhood(hop_specs(chain, [2, 3]), SEEDS, step_seed=9, exclude=excluded)
+    neighbourhood = source.neighbourhood(hop_specs(chain, [2, 3]), SEEDS, step_seed=9, exclude=without)
     h = rows(7, N, DIM).requires_grad_()
     levels = propagate(neighbourhood, h[neighbourhood.input_nodes])
     fan_outs = [spec.fan_out for spec in hop_specs(chain, [2, 3])]
@@ -246,7 +247,7 @@ def test_excluded_edges_are_gone_from_every_hop_in_both_directions(sampler: str,
     gone = set(both_directions(PAIRS[:12], U))
     source, specs = sampled(sampler), hop_specs([INTERACTIONS] * 2, [-1])
     all_edges = source.neighbourhood(specs, seeds).hops
-    remaining = source.neighbourhood(specs, seeds, exclude=exclude).hops
+    remaining = source.neighbourhood(specs, seeds, exclude={INTERACTIONS: exclude}).hops
     for before, after in zip(all_edges, remaining, strict=True):
         have = {edge[:2] for edge in global_edges(after)}
         assert not have & gone
@@ -259,7 +260,7 @@ def test_excluding_does_not_change_what_else_is_drawn_nor_the_scale(sampler: str
     for seed in range(10):
         draws = [
             sampled(sampler).neighbourhood(hop_specs([INTERACTIONS], [3]), SEEDS, step_seed=seed, exclude=e).hops[0]
-            for e in (None, exclude)
+            for e in (None, {INTERACTIONS: exclude})
         ]
         without = {edge for _, _, edge in global_edges(draws[0])} - set(exclude.tolist())
         assert {edge for _, _, edge in global_edges(draws[1])} == without
@@ -269,7 +270,8 @@ def test_excluding_does_not_change_what_else_is_drawn_nor_the_scale(sampler: str
 @pytest.mark.parametrize("exclude", [[], [-1], list(range(RELATIONS[INTERACTIONS].num_edges))])
 def test_excluding_nothing_and_everything(exclude: list[int]) -> None:
     specs = hop_specs([INTERACTIONS] * 2, [-1])
-    neighbourhood = sampled().neighbourhood(specs, SEEDS, exclude=torch.tensor(exclude, dtype=torch.int64))
+    edges = torch.tensor(exclude, dtype=torch.int64)
+    neighbourhood = sampled().neighbourhood(specs, SEEDS, exclude={INTERACTIONS: edges})
     levels = propagate(neighbourhood, rows(1, N, DIM)[neighbourhood.input_nodes])
     assert torch.equal(levels[0], rows(1, N, DIM)[SEEDS])
     assert bool(levels[1].any()) == (len(exclude) < 2)
@@ -280,7 +282,7 @@ def test_other_relations_keep_all_their_edges() -> None:
     specs = hop_specs(["also_viewed", INTERACTIONS], [-1])
     everything = torch.arange(RELATIONS["also_viewed"].num_edges)
     plain = sampled().neighbourhood(specs, torch.arange(N))
-    excluding = sampled().neighbourhood(specs, torch.arange(N), exclude=everything)
+    excluding = sampled().neighbourhood(specs, torch.arange(N), exclude={INTERACTIONS: everything})
     assert excluding.hops[0].structure.num_edges == plain.hops[0].structure.num_edges
     assert excluding.hops[1].structure.num_edges < plain.hops[1].structure.num_edges
 

@@ -68,8 +68,9 @@ def draws(
     """`[draws, levels, seeds, DIM]`; `spoil` puts a mistake into every hop."""
     source = SampledSubgraph(RELATIONS, device=CPU, kernel="dgl", sampler=sampler)
     found = []
+    excluded = None if exclude is None else {INTERACTIONS: exclude}
     for step_seed in np.random.default_rng(24).integers(0, 2**31 - 1, CALLS).tolist():
-        neighbourhood = source.neighbourhood(chain, ALL_SEEDS, step_seed=step_seed, exclude=exclude)
+        neighbourhood = source.neighbourhood(chain, ALL_SEEDS, step_seed=step_seed, exclude=excluded)
         if spoil is not None:
             neighbourhood = replace(neighbourhood, hops=tuple(spoil(hop) for hop in neighbourhood.hops))
         levels = torch.stack(compute(neighbourhood)).double().numpy()

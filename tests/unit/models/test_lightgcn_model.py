@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from dense_oracles import ITEMS, NUM_ITEMS, NUM_NODES, NUM_USERS, USERS, lightgcn_gradient, lightgcn_vectors
+from model_inputs import inputs_for
 
 from braidrec.graph.build import build_interactions
-from braidrec.graph.neighbourhood import FullGraph, SampledSubgraph, hop_specs
+from braidrec.graph.neighbourhood import FullGraph, SampledSubgraph
 from braidrec.graph.relation import INTERACTIONS
-from braidrec.models.contract import Encoded, Inputs
+from braidrec.models.contract import Encoded
 from braidrec.models.lightgcn import LightGCN
 
 DIM = 3
@@ -33,12 +34,8 @@ def upstream(rows: int, width: int) -> np.ndarray:
 
 
 def encode(model: LightGCN, source: FullGraph | SampledSubgraph, seeds: torch.Tensor | None, table: torch.Tensor):
-    (chain,) = model.branches().values()
-    neighbourhood = source.neighbourhood(hop_specs(chain, (-1,)), seeds)
-    nodes = neighbourhood.input_nodes
-    rows = table if nodes is None else table[nodes]
-    inputs = Inputs(seeds=seeds, num_users=NUM_USERS, neighbourhoods={"id": neighbourhood}, rows={"id": {"id": rows}})
-    return model.encode(inputs)
+    sizes = {"num_users": NUM_USERS, "num_items": NUM_NODES - NUM_USERS}
+    return model.encode(inputs_for(model, source, {"id": table}, seeds, **sizes))
 
 
 def full_graph(kernel: str = "dgl") -> FullGraph:
@@ -80,9 +77,8 @@ def test_four_nodes_by_hand() -> None:
     relation = build_interactions(np.array([0, 1, 1]), np.array([0, 0, 1]), 2, 2)
     graph = FullGraph({INTERACTIONS: relation}, device=torch.device("cpu"), kernel="torch")
     model = LightGCN(dim=1, layers=1)
-    neighbourhood = graph.neighbourhood(hop_specs((INTERACTIONS,), (-1,)), None)
-    rows = {"id": {"id": torch.tensor([[1.0], [2.0], [4.0], [8.0]])}}
-    encoded = model.encode(Inputs(seeds=None, num_users=2, neighbourhoods={"id": neighbourhood}, rows=rows))
+    table = torch.tensor([[1.0], [2.0], [4.0], [8.0]])
+    encoded = model.encode(inputs_for(model, graph, {"id": table}, None, num_users=2, num_items=2))
     half = 0.5**0.5
     wanted = [
         (1 + half * 4) / 2,

@@ -4,22 +4,21 @@ import numpy as np
 import pytest
 import torch
 from dense_oracles import NUM_ITEMS, NUM_NODES, NUM_USERS
+from model_inputs import inputs_for
 
 from braidrec.graph.neighbourhood import FullGraph
-from braidrec.models.contract import Encoded, Inputs
+from braidrec.models.contract import Encoded
 from braidrec.models.matrix_factorisation import MatrixFactorisation
 
 DIM = 4
 
 
 def encode(model: MatrixFactorisation, table: torch.Tensor, seeds: torch.Tensor | None) -> Encoded:
-    (chain,) = model.branches().values()
-    assert chain == ()
-    neighbourhood = FullGraph({}, device=torch.device("cpu"), kernel="torch").neighbourhood((), seeds)
-    rows = table if seeds is None else table[seeds]
-    return model.encode(
-        Inputs(seeds=seeds, num_users=NUM_USERS, neighbourhoods={"id": neighbourhood}, rows={"id": {"id": rows}})
-    )
+    graph = FullGraph({}, device=torch.device("cpu"), kernel="torch")
+    inputs = inputs_for(model, graph, {"id": table}, seeds, num_users=NUM_USERS, num_items=NUM_ITEMS)
+    (neighbourhood,) = inputs.neighbourhoods.values()
+    assert neighbourhood.hops == ()
+    return model.encode(inputs)
 
 
 def table_for(model: MatrixFactorisation) -> torch.Tensor:
