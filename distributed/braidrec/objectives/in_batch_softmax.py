@@ -7,7 +7,7 @@ from braidrec.models.contract import Batch
 from braidrec.objectives.arguments import above_zero
 from braidrec.objectives.cosine import unit_rows
 from braidrec.objectives.gather import Gather, own_rows
-from braidrec.objectives.softmax import minus_log_share
+from braidrec.objectives.softmax import minus_log_share, only
 
 
 class InBatchSoftmax:
@@ -55,12 +55,13 @@ class InBatchSoftmax:
             users, items = unit_rows(users), unit_rows(items)
         ids = torch.stack([batch.users, batch.items, (batch.real > 0).to(batch.users.dtype)], dim=-1)
         all_ids = self.gather(ids)
-        positive = (users * items).sum(-1) / self.temperature
-        others = users @ self.gather(items).T / self.temperature
+        users = users / self.temperature
+        positive = (users * items).sum(-1)
+        others = users @ self.gather(items).T
         if self._log_popularity is not None:
             positive = positive - self._frequency(ids, positive.dtype)
             others = others - self._frequency(all_ids, others.dtype)
-        return minus_log_share(positive, others.masked_fill(~_is_negative(batch.users, all_ids), -torch.inf))
+        return minus_log_share(positive, only(others, _is_negative(batch.users, all_ids)))
 
     def _frequency(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """`[n]` log p of the rows' items, 0 for padding, whose item may have none."""
@@ -86,4 +87,4 @@ def _is_negative(users: Tensor, all_ids: Tensor) -> Tensor:
     known = (real > 0) & (own[line] == all_users)
     has = torch.zeros(len(own), len(items), dtype=torch.bool, device=users.device)
     has[torch.where(known, line, len(own) - 1), item] = True
-    return (real > 0) & ~has[place.unsqueeze(1), item]
+    return (real > 0) & ~has.index_select(0, place).index_select(1, item)

@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def inner_products(users: Tensor, items: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-    """`⟨u, i⟩` of every row, `[B]`, and `⟨u, j⟩` of its negatives, `[B, n]`.
+    """`⟨u, i⟩` of every row and `⟨u, j⟩` of its negatives: `[B]` and `[B, n]`.
 
     Args:
         users, items: `[B, D]`.

@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from braidrec.objectives.arguments import above_zero
 from braidrec.objectives.cosine import unit_rows
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.objectives.self_supervised.candidates import are_negatives, gather_candidates
-from braidrec.objectives.softmax import minus_log_share
+from braidrec.objectives.softmax import minus_log_share, only
 
 
 class InfoNCE:
@@ -50,5 +49,6 @@ class InfoNCE:
             first, second = unit_rows(first), unit_rows(second)
         negative = are_negatives(ids, *gather_candidates(weight, ids, self.gather))
         views = [second] if self.negatives_from == "second" else [second, first]
-        others = [(first @ self.gather(view).T / self.temperature).masked_fill(~negative, -torch.inf) for view in views]
-        return minus_log_share((first * second).sum(-1) / self.temperature, *others)
+        scaled = first / self.temperature
+        others = [only(scaled @ self.gather(view).T, negative) for view in views]
+        return minus_log_share((scaled * second).sum(-1), *others)
