@@ -260,7 +260,8 @@ def _vectors(table: FeatureTable, rows: NDArray[np.int64]) -> Matrix:
 
 def _unit_length(vectors: Matrix) -> Matrix:
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    unit: Matrix = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
 
 
 def _through(fitted: Sequence[Fitted], vectors: Matrix) -> Matrix:
