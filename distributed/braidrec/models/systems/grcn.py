@@ -49,6 +49,7 @@ class GRCN(WithoutTerms, nn.Module):
         content_dim: size of c.
         weighting: "confidence" as above; "max" or "mean" of s over the modalities, without confidences.
         pruning: "hard" or "soft"; the same where there are no confidences.
+        dtype: number format of the ID embeddings' hops while training, None: that of the embeddings.
     Raises:
         ValueError: no modality, no layer or no routing.
     """
@@ -64,6 +65,7 @@ class GRCN(WithoutTerms, nn.Module):
         content_dim: int = 64,
         weighting: Weighting = "confidence",
         pruning: Pruning = "hard",
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("layers", layers), ("routing", routing)):
@@ -71,7 +73,7 @@ class GRCN(WithoutTerms, nn.Module):
                 raise ValueError(f"{name}={value} must be at least 1")
         self.content = ModalityRows(dims, dict.fromkeys(dims, content_dim), initial_std=initial_std)
         self.layers, self.routing, self.content_dim = layers, routing, content_dim
-        self.weighting, self.pruning = weighting, pruning
+        self.weighting, self.pruning, self.dtype = weighting, pruning, dtype
         self.specs = {
             "id": TableSpec(width=dim, std=initial_std),
             "preference": TableSpec(width=content_dim * len(dims), std=initial_std, side="users"),
@@ -128,6 +130,7 @@ class GRCN(WithoutTerms, nn.Module):
         if self.weighting == "confidence":
             confidence_of = _at_sources(refined, inputs.table("confidence", refined.input_nodes))
         total = refined.at_seeds(e, 0)
+        e = e.to(self.dtype) if self.dtype is not None and self.training else e
         before, shares, weight = None, list[Tensor](), e
         for place, hop in enumerate(refined.hops):
             # Hops that span everything are one and the same, and so are their weights.
@@ -135,7 +138,7 @@ class GRCN(WithoutTerms, nn.Module):
                 shares = [_shares(hop, levels[place]) for levels in content_of]
                 weight = self._edge_weight(hop, shares, confidence_of[place])
             e = weighted_sum_sources(hop.structure, e, weight, hop.kernel)
-            total = total + refined.at_seeds(e, place + 1)
+            total = total + refined.at_seeds(e, place + 1).to(total.dtype)
             before = hop
         last = refined.hops[-1]
         parts = [

@@ -41,6 +41,7 @@ class MMGCN(WithoutTerms, nn.Module):
         layers: how many.
         content_dim: wider features are mapped to so many numbers. A preference has as many as the item's row.
         combination: "elementwise" or "concatenation".
+        dtype: number format of the aggregation while training, None: that of the embeddings.
     Raises:
         ValueError: no modality, or no layer.
     """
@@ -54,13 +55,14 @@ class MMGCN(WithoutTerms, nn.Module):
         layers: int = 2,
         content_dim: int = 256,
         combination: Combination = "elementwise",
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers={layers} must be at least 1")
         widths = {name: content_dim if size > content_dim else None for name, size in dims.items()}
         self.content = ModalityRows(dims, widths, initial_std=initial_std)
-        self.layers = layers
+        self.layers, self.dtype = layers, dtype
         self.convolutions = nn.ModuleList(
             nn.ModuleList(
                 MMGCNLayer(self.content.widths[name] if place == 0 else dim, dim, combination)
@@ -83,13 +85,14 @@ class MMGCN(WithoutTerms, nn.Module):
         sides = inputs.sides(nodes)
         ids, preferences = inputs.table("id", nodes), inputs.table("preference", sides.users)
         by_modality = torch.split(preferences, list(self.content.widths.values()), dim=-1)
+        dtype = self.dtype if self.training else None
         modalities = zip(self.content.modalities, by_modality, self.convolutions, strict=True)
         outputs = []
         for name, preference, layers in modalities:
             rows = self.content(name, *inputs.features(name, sides.items))
             start = unit_rows(sides.join(preference, rows))
             assert isinstance(layers, nn.ModuleList)
-            outputs.append(_convolve(neighbourhood, layers, start, ids))
+            outputs.append(_convolve(neighbourhood, layers, start, ids, dtype))
         vectors = reduce(torch.add, outputs) / len(outputs)
         nothing = preferences.new_zeros(sides.num_rows - len(preferences), preferences.shape[1])
         ego = torch.cat([ids, sides.join(preferences, nothing)], dim=-1)
@@ -112,19 +115,22 @@ class MMGCNLayer(nn.Module):
         self.own = Projector(in_dim, out_dim)
         self.received = Projector(in_dim + out_dim if self.concatenates else in_dim, out_dim)
 
-    def forward(self, hop: Hop, x: Tensor, ids: Tensor) -> Tensor:
-        """`[num_dst, out_dim]` from `[num_src, in_dim]` and the destinations' ID embeddings."""
-        # The mean first and W_1 after it, which is the same: there are fewer destinations than sources.
-        h = leaky_relu(self.message(hop.aggregate(x, normalise="mean")))
+    def forward(self, hop: Hop, x: Tensor, ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """`[num_dst, out_dim]` from `[num_src, in_dim]` and the destinations' `ids`; means are taken in `dtype`."""
+        mean = hop.aggregate(x.to(dtype or x.dtype), normalise="mean").to(x.dtype)
+        # W_1 after the mean, which is the same: there are fewer destinations than sources.
+        h = leaky_relu(self.message(mean))
         own = leaky_relu(self.own(hop.own(x))) + ids
         if self.concatenates:
             return leaky_relu(self.received(torch.cat([h, own], dim=-1)))
         return leaky_relu(self.received(h) + own)
 
 
-def _convolve(neighbourhood: Neighbourhood, layers: nn.ModuleList, x: Tensor, ids: Tensor) -> Tensor:
+def _convolve(
+    neighbourhood: Neighbourhood, layers: nn.ModuleList, x: Tensor, ids: Tensor, dtype: torch.dtype | None
+) -> Tensor:
     """`[num_seeds, dim]` the last layer at the seeds, from the rows of level 0."""
     for hop, layer in zip(neighbourhood.hops, layers, strict=True):
         ids = hop.own(ids)
-        x = layer(hop, x, ids)
+        x = layer(hop, x, ids, dtype)
     return neighbourhood.at_seeds(x, len(neighbourhood.hops))

@@ -166,11 +166,14 @@ def test_users_are_drawn_to_their_items() -> None:
     assert cosines[0] < cosines[1] < cosines[2]
 
 
-def test_the_regulariser_sees_ids_and_preferences() -> None:
+def test_few_seeds_and_what_the_regulariser_sees_of_them() -> None:
     model = make_model()
     tables = make_tables(model)
     seeds = torch.tensor([1, 4, 7])
-    ego = model.encode(inputs_of(model, source_over(RELATIONS), tables, FEATURES, seeds)).ego
+    encoded = model.encode(inputs_of(model, source_over(RELATIONS), tables, FEATURES, seeds))
+    ego = encoded.ego
+    # Of so few seeds the last hop is cut out of the whole graph.
+    np.testing.assert_allclose(encoded.vectors.detach(), by_hand(model, tables)[seeds], **TOLERANCE)
     assert torch.equal(ego[:, :DIM], tables["id"][seeds])
     assert torch.equal(ego[:2, DIM:], tables["preference"][seeds[:2]])
     assert not ego[2, DIM:].any()
@@ -185,6 +188,17 @@ def test_full_and_sampled_agree(pruning: str, layers: int) -> None:
 @pytest.mark.parametrize("weighting", ["confidence", "max", "mean"])
 def test_everything_learns(weighting: str) -> None:
     assert_everything_learns(make_model(weighting=weighting), RELATIONS, FEATURES)
+
+
+def test_half_precision_is_for_training_only() -> None:
+    model = make_model(dtype=torch.bfloat16)
+    tables = {name: rows.detach() for name, rows in make_tables(model).items()}
+    exact = by_hand(model, tables)
+    for training in (True, False):
+        encoded = model.train(training).encode(inputs_of(model, source_over(RELATIONS), tables, FEATURES, None))
+        assert encoded.vectors.dtype == torch.float64
+        error = np.abs(encoded.vectors.detach().numpy() - exact).max()
+        assert (1e-4 < error < 0.1) if training else error < 1e-5
 
 
 def test_seeds_are_rows_of_all() -> None:
