@@ -4,42 +4,16 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ray_processes import Surroundings, surroundings
-
-SESSION_SECONDS = 800
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """A finished `training_session.py`."""
-
-    folder: Path
-    steps: dict[str, dict[str, Any]]
-    output: str
-    exit_status: int
-    surroundings: Surroundings
-
-    def step(self, name: str) -> dict[str, Any]:
-        """What the session saw of one step."""
-        report = self.steps[name]
-        assert "unexpected" not in report, report["unexpected"]
-        return report
-
-    def epochs(self, name: str) -> list[dict[str, float]]:
-        """The metrics of each epoch of a run, without those that are about time and memory."""
-        lines = (self.folder / "runs" / name / "metrics.jsonl").read_text().splitlines()
-        numbers = [json.loads(line)["metrics"] for line in lines]
-        return [{key: epoch[key] for key in epoch if not key.startswith(("seconds/", "memory/"))} for epoch in numbers]
+from finished_session import SESSION_SECONDS, Session
+from ray_processes import surroundings
 
 
 @pytest.fixture(scope="session")
 def training_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    """Ends by itself with SIGTERM, which its last step sends."""
+    """Ends by itself with SIGINT, which its last step sends."""
     folder = tmp_path_factory.mktemp("session")
     script = Path(__file__).with_name("training_session.py")
     with surroundings(folder) as around:
@@ -52,6 +26,7 @@ def training_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessi
             text=True,
             timeout=SESSION_SECONDS,
             check=False,
+            start_new_session=True,  # what it sends to its group must not reach the tests
         )
         report = folder / "report.json"
         assert report.is_file(), done.stdout

@@ -46,20 +46,32 @@ class Surroundings:
         self.temporary = Path(tempfile.mkdtemp(prefix="braidrec-", dir="/tmp"))
         self.home = folder / "home"
         self.home.mkdir()
+        self.bare = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.home),
+            "RAY_TMPDIR": str(self.temporary),
+            _MARK: str(self.temporary),
+        }
+        """The environment of a shell in which nothing is activated."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        own = {"HOME": str(self.home), "RAY_TMPDIR": str(self.temporary), _MARK: str(self.temporary)}
-        self.environment = inherited | own
+        self.environment = inherited | self.bare | {"PATH": os.environ["PATH"]}
 
     def processes(self) -> list[psutil.Process]:
         """All that were started here and live, whoever their parent is by now."""
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(_MARK) == str(self.temporary) and process.status() != psutil.STATUS_ZOMBIE:
+                if self._belongs_here(process) and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
                 continue
         return found
+
+    def _belongs_here(self, process: psutil.Process) -> bool:
+        """By its mark, or by its logs: the names that Ray gives its processes are written over their environment."""
+        return process.environ().get(_MARK) == str(self.temporary) or any(
+            file.path.startswith(f"{self.temporary}/") for file in process.open_files()
+        )
 
     def left_over(self, *, seconds: float) -> list[str]:
         """Names of the processes that are still there after all the time they are given to end."""

@@ -1,20 +1,21 @@
 """`ray job submit` against a running cluster, from a shell in which no environment is activated."""
 
-import os
-import signal
+import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
+from ray_processes import WORKER, Surroundings, any_left, surroundings
 
 ROOT = Path(__file__).resolve().parents[2]
 RAY = str(Path(sys.executable).with_name("ray"))
+UPLOADED = ("jobs", "distributed", "configs", "pyproject.toml")
+LEFT_BEHIND = (".git", ".venv", "datasets", "runs", "mlruns")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -27,103 +28,127 @@ def free_port() -> int:
 
 
 class Head:
-    """A head node of its own: own ports, own temporary folder, own home."""
+    """A head node of its own: own ports, own temporary folder, own home. It has a copy of the project to submit."""
 
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / "home"
-        self.home.mkdir()
-        # Ray's sockets have long names, and a path of a socket has at most 107 bytes.
-        self.temporary = Path(f"/tmp/braidrec-{os.getpid()}")
-        self.environment = {"HOME": str(self.home), "PATH": "/usr/bin:/bin", "RAY_TMPDIR": str(self.temporary)}
-        self.dashboard = free_port()
+    def __init__(self, folder: Path, around: Surroundings) -> None:
+        self.around, self.project = around, folder / "project"
+        self.kept = around.home / "braidrec"
+        """Where jobs put what must outlive the uploaded copy of the project, which is temporary."""
+        copy_project(self.project)
+        self._address = f"http://127.0.0.1:{(dashboard := free_port())}"
         command = [RAY, "start", "--head", "--num-cpus=2", "--block", f"--port={free_port()}"]
-        command += [f"--dashboard-port={self.dashboard}", "--dashboard-agent-listen-port=0"]
-        command += [f"--temp-dir={self.temporary}", f"--ray-client-server-port={free_port()}"]
-        self.log = (folder / "head.log").open("w")
-        self.process = subprocess.Popen(
-            command, env=self.environment, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True
-        )
+        command += [f"--dashboard-port={dashboard}", "--dashboard-agent-listen-port=0"]
+        command += [f"--temp-dir={around.temporary}", f"--ray-client-server-port={free_port()}"]
+        self.log = folder / "head.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, env=around.bare, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
 
-    def ray(self, *arguments: str, timeout: int = 300) -> "subprocess.CompletedProcess[str]":
-        environment = self.environment | {"RAY_ADDRESS": f"http://127.0.0.1:{self.dashboard}"}
+    def ray(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [RAY, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False
+            [RAY, *arguments],
+            env=self.around.bare | {"RAY_ADDRESS": self._address},
+            cwd=self.project,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     def submit(self, name: str, *settings: str, wait: bool = True) -> "subprocess.CompletedProcess[str]":
-        command = ["job", "submit", "--working-dir", ".", "--submission-id", name]
-        command += [] if wait else ["--no-wait"]
+        command = ["job", "submit", "--working-dir", ".", "--submission-id", name, *([] if wait else ["--no-wait"])]
         command += ["--", "python3", "jobs/train.py", "--config", "configs/quickstart.yaml", "--set", f"name={name}"]
         for setting in settings:
             command += ["--set", setting]
         return self.ray(*command)
 
-    def stop(self) -> None:
-        descendants = psutil.Process(self.process.pid).children(recursive=True)
-        os.killpg(self.process.pid, signal.SIGTERM)
-        psutil.wait_procs(descendants, timeout=20)
-        for process in descendants:
-            if process.is_running():
-                process.kill()
-        self.process.wait(timeout=20)
-        self.log.close()
+    def job_log(self, name: str) -> list[str]:
+        """What the job itself printed."""
+        (file,) = self.around.temporary.glob(f"session_2*/logs/job-driver-{name}.log")
+        return file.read_text().strip().splitlines()
+
+    def mlflow_status(self, name: str) -> str | None:
+        database = self.kept / "runs" / "mlflow.db"
+        if not database.is_file():
+            return None
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            found = connection.execute("select status from runs where name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
+
+
+def copy_project(target: Path) -> None:
+    """What is submitted, and beside it what must not be."""
+    target.mkdir()
+    for name in (*UPLOADED, ".gitignore", ".rayignore"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target / name)
+    for name in LEFT_BEHIND:
+        (target / name).mkdir()
+        (target / name / "large").write_bytes(b"0")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, explain: Callable[[], object]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    started = Head(tmp_path_factory.mktemp("head"))
-    try:
-        deadline = time.monotonic() + 120
-        while started.ray("job", "list").returncode:
-            assert time.monotonic() < deadline, Path(started.log.name).read_text()[-2000:]
-            time.sleep(1)
+    folder = tmp_path_factory.mktemp("head")
+    with surroundings(folder) as around:
+        started = Head(folder, around)
+        wait_for(lambda: started.ray("job", "list").returncode == 0, 240, started.log.read_text)
         yield started
-    finally:
-        started.stop()
 
 
-def mlflow_status(head: Head, name: str) -> str | None:
-    database = head.home / "braidrec" / "runs" / "mlflow.db"
-    if not database.is_file():
-        return None
-    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-        found = connection.execute("select status from runs where name = ?", (name,)).fetchone()
-    return None if found is None else str(found[0])
+@pytest.fixture(scope="module")
+def good_job(head: Head) -> "subprocess.CompletedProcess[str]":
+    return head.submit("good", "training.epochs=2")
 
 
-def test_a_job_that_succeeds(head: Head) -> None:
-    done = head.submit("good", "training.epochs=3")
-    log = done.stdout + done.stderr
-    assert done.returncode == 0, log
-    kept = head.home / "braidrec"  # the uploaded copy of the project is temporary
-    assert (kept / "runs" / "good" / "result.json").is_file()
-    assert f"storage: {kept}/runs" in log
-    assert f"sqlite:///{kept}/runs/mlflow.db" in log
-    assert mlflow_status(head, "good") == "FINISHED"
+def test_a_job_that_succeeds(head: Head, good_job: "subprocess.CompletedProcess[str]") -> None:
+    log = good_job.stdout + good_job.stderr
+    assert good_job.returncode == 0, log
+    assert (head.kept / "runs" / "good" / "result.json").is_file()
+    assert (head.kept / "datasets" / "quickstart" / "dataset.json").is_file(), "the job makes its own data"
+    assert f"storage: {head.kept}/runs" in log
+    assert f"sqlite:///{head.kept}/runs/mlflow.db" in log
+    assert head.mlflow_status("good") == "FINISHED"
+
+
+@pytest.mark.usefixtures("good_job")
+def test_the_upload_leaves_behind_what_the_cluster_does_not_need(head: Head) -> None:
+    packages = [
+        folder
+        for folder in head.around.temporary.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*")
+        if folder.is_dir()
+    ]
+    assert packages, "the submitted folder was not found where Ray unpacks it"
+    for package in packages:
+        assert {path.name for path in package.iterdir()} == {*UPLOADED, ".gitignore", ".rayignore"}
 
 
 def test_a_job_that_fails_says_why_in_the_last_line(head: Head) -> None:
     done = head.submit("bad", "training.optimizer.learning_rate=1e30")
     assert done.returncode == 1
-    log = head.ray("job", "logs", "bad").stdout.strip().splitlines()
-    reasons = [line for line in log if line.startswith("the run failed:")]
-    assert reasons and "before the update" in reasons[-1]
-    assert log.index(reasons[-1]) >= len(log) - 2, log[-5:]
-    assert mlflow_status(head, "bad") == "FAILED"
+    log = head.job_log("bad")
+    assert log[-1].startswith("the run failed: epoch 1, step 1: loss=nan, regulariser=inf before the update")
+    assert sum(line.startswith("epochs 1 to") for line in log) == 1, "trying again does not help"
+    assert "Traceback" not in "\n".join(log)
+    assert head.mlflow_status("bad") == "FAILED"
 
 
 def test_a_job_that_is_stopped_ends_as_killed(head: Head) -> None:
     head.submit("stopped", "training.epochs=100000", "evaluation.patience=null", wait=False)
-    metrics = head.home / "braidrec" / "runs" / "stopped" / "metrics.jsonl"
-    deadline = time.monotonic() + 240
-    while not metrics.is_file():
-        assert time.monotonic() < deadline, head.ray("job", "logs", "stopped").stdout[-2000:]
-        time.sleep(0.5)
+    metrics = head.kept / "runs" / "stopped" / "metrics.jsonl"
+    wait_for(metrics.is_file, 240, lambda: head.job_log("stopped"))
     head.ray("job", "stop", "stopped")
-    while mlflow_status(head, "stopped") == "RUNNING":
-        assert time.monotonic() < deadline + 60
-        time.sleep(0.5)
-    assert mlflow_status(head, "stopped") == "KILLED"
-    while any("RayTrainWorker" in " ".join(p.cmdline()) for p in psutil.Process(head.process.pid).children(True)):
-        assert time.monotonic() < deadline + 60, "a training worker is left"
-        time.sleep(0.5)
+    wait_for(lambda: head.mlflow_status("stopped") != "RUNNING", 120, lambda: head.job_log("stopped"))
+    assert head.mlflow_status("stopped") == "KILLED"
+    assert head.job_log("stopped")[-1] == "stopped by SIGTERM"
+    assert not any_left(head.process.pid, WORKER, seconds=120), "a training worker is left"

@@ -3,42 +3,36 @@
 `pytest -s` shows how long it took. The run streams its data anew each epoch, so that Ray Data has to start again too.
 """
 
+import re
 from collections.abc import Callable
 
 import pytest
-from conftest import SESSION_SECONDS, Session
-from test_ray_training import mlflow_run
-from training_session import EPOCHS, KILLED_AFTER
+from finished_session import SESSION_SECONDS, Session
+from training_session import EPOCHS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SESSION_SECONDS + 60)]
-
-TIMES = ("train/seconds", "train/interactions_per_second")
-
-
-def numbers(session: Session, name: str) -> list[dict[str, float]]:
-    return [{key: epoch[key] for key in epoch if key not in TIMES} for epoch in session.epochs(name)]
 
 
 def test_every_number_is_that_of_an_undisturbed_run(
     training_session: Session, record_property: Callable[[str, object], None]
 ) -> None:
-    killed, whole = training_session.step("killed"), training_session.step("whole")
+    killed = training_session.step("killed")
     assert killed["starts"] == 2, "the worker was killed too late or not at all"
-    assert killed["ends"] == list(range(1, EPOCHS + 1))
+    # A worker that dies between the end of an epoch and its checkpoint leaves the epoch to be reported again.
+    assert list(dict.fromkeys(killed["ends"])) == list(range(1, EPOCHS + 1))
     seconds = killed["recovery_seconds"]
     record_property("recovery_seconds", seconds)
     print(f"\nfrom the death of a worker to the end of the epoch in which it died: {seconds:.1f} s")
-    assert f"continuing after epoch {KILLED_AFTER}" in training_session.output
-    assert len(numbers(training_session, "whole")) == EPOCHS
-    assert "train/loss" in numbers(training_session, "whole")[0]
-    assert numbers(training_session, "killed") == numbers(training_session, "whole")
-    assert killed["result"]["metrics"] == whole["result"]["metrics"]
-    assert killed["result"]["slices"] == whole["result"]["slices"]
-    assert killed["result"]["example"] == whole["result"]["example"]
+    assert re.search(r"continuing after epoch [1-9]", training_session.output)
+    whole = training_session.epochs("whole")
+    assert len(whole) == EPOCHS
+    assert "train/loss" in whole[0]
+    assert training_session.epochs("killed") == whole
+    assert training_session.result("killed") == training_session.result("whole")
 
 
 def test_mlflow_has_each_epoch_once(training_session: Session) -> None:
-    client, run = mlflow_run(training_session, "killed")
+    client, run = training_session.mlflow("killed")
     assert run.info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(run.info.run_id, "train/loss")]
     assert steps == list(range(1, EPOCHS + 1))

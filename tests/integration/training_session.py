@@ -1,7 +1,7 @@
 """Trainings in one process and on one Ray, which takes longer to start than they take: `training_session.py FOLDER`.
 
 A process of its own: Ray keeps the token that it found in the home as long as the process lives, and the last training
-is ended with SIGTERM. What each step saw goes to `FOLDER/report.json`; `test_ray_training.py` judges it.
+is ended with SIGINT. What each step saw goes to `FOLDER/report.json`; `test_ray_training.py` judges it.
 """
 
 import json
@@ -32,10 +32,11 @@ from braidrec.errors import RunError
 from braidrec.training.events import EpochEnd, Event, Started
 from braidrec.training.ray_start import start_ray
 
-EPOCHS = 4
-KILLED_AFTER = 2
-"""The worker dies in the epoch after this one."""
+EPOCHS = 3
+KILLED_AFTER = 1
+"""Who is killed dies in the epoch after this one."""
 STREAMED = ("data.delivery=stream", "data.shuffle_buffer=3000")
+WITHOUT_RAY_DATA = ("training.order=uniform_users", "tracking.enabled=false")
 SHARD_ROWS = 10_007
 """A prime: no number of workers divides it."""
 
@@ -58,31 +59,45 @@ class Watch:
             self._act(event)
 
 
+def checkpoint_after(run: Path, epoch: int) -> Path:
+    """The folder that is there as soon as the epoch is saved: whoever dies from then on dies in a later epoch."""
+    return run / "checkpoints" / f"epoch-{epoch:05d}"
+
+
 class KillWorker:
     """Kills one training worker in the middle of an epoch, and measures how long the run takes to get over it."""
 
-    def __init__(self, after: int) -> None:
-        self._after = after
+    def __init__(self, run: Path, after: int) -> None:
+        self._run, self._after = run, after
+        self._waiting = True
         self._killed_at: float | None = None
         self.recovery_seconds: float | None = None
 
     def __call__(self, event: EpochEnd) -> None:
-        if self._killed_at is None and event.epoch == self._after:
-            self._killed_at = time.monotonic()
-            threading.Timer(event.metrics["train/seconds"] / 3, self._kill).start()
+        if self._waiting and event.epoch == self._after:
+            self._waiting = False
+            threading.Thread(target=self._kill, args=(event.metrics["train/seconds"] / 3,), daemon=True).start()
         elif self._killed_at is not None and self.recovery_seconds is None:
             self.recovery_seconds = time.monotonic() - self._killed_at
 
-    def _kill(self) -> None:
-        named(os.getpid(), WORKER)[0].kill()
+    def _kill(self, seconds_into_the_epoch: float) -> None:
+        while not checkpoint_after(self._run, self._after).is_dir():
+            time.sleep(0.005)
+        time.sleep(seconds_into_the_epoch)
         self._killed_at = time.monotonic()
+        named(os.getpid(), WORKER)[0].kill()
 
 
-def configured(folder: Path, data: str, name: str, *overrides: str) -> RunConfig:
+def settings(folder: Path, data: str, name: str) -> list[str]:
+    """Of every training here; all that it reads and writes is in `folder`."""
     places = [f"data.path={folder / data}", f"storage={folder / 'runs'}", f"cache={folder / 'cache'}", f"name={name}"]
     model = ["model.dim=32", "model.encoder.layers=2", "training.batch_size=256", "workers.num=2"]
     course = [f"training.epochs={EPOCHS}", "training.optimizer.learning_rate=0.01", "tracking.system_metrics=false"]
-    return load_config(RunConfig, [], [*places, *model, *course, *overrides])
+    return [*places, *model, *course]
+
+
+def configured(folder: Path, data: str, name: str, *overrides: str) -> RunConfig:
+    return load_config(RunConfig, [], [*settings(folder, data, name), *overrides])
 
 
 def run(folder: Path, name: str, *overrides: str, data: str = "planted", watch: Watch | None = None) -> Report:
@@ -98,20 +113,20 @@ def run(folder: Path, name: str, *overrides: str, data: str = "planted", watch: 
     except RunError as error:
         report["run_error"] = str(error)
     report |= {"seconds": time.monotonic() - began, "starts": watch.starts, "ends": watch.ends}
-    report["workers_left"] = any_left(os.getpid(), WORKER, seconds=15)
+    report["workers_left"] = any_left(os.getpid(), WORKER, seconds=60)
     groups = ray.util.placement_group_table().values()
     report["groups_left"] = [group for group in groups if group["state"] != "REMOVED"]
     return report
 
 
 def killed(folder: Path) -> Report:
-    kill = KillWorker(after=KILLED_AFTER)
+    kill = KillWorker(folder / "runs" / "killed", KILLED_AFTER)
     return run(folder, "killed", *STREAMED, watch=Watch(kill)) | {"recovery_seconds": kill.recovery_seconds}
 
 
 def died_too_often(folder: Path) -> Report:
-    overrides = ("workers.max_failures=0", "tracking.enabled=false")
-    return run(folder, "died", *overrides, watch=Watch(KillWorker(after=1)))
+    kill = KillWorker(folder / "runs" / "died", KILLED_AFTER)
+    return run(folder, "died", "workers.max_failures=0", *WITHOUT_RAY_DATA, watch=Watch(kill))
 
 
 def damaged(folder: Path) -> Report:
@@ -121,7 +136,7 @@ def damaged(folder: Path) -> Report:
     content = bytearray(part.read_bytes())
     content[100:300] = bytes(200)
     part.write_bytes(content)
-    return run(folder, "damaged", "tracking.enabled=false", data="damaged")
+    return run(folder, "damaged", *WITHOUT_RAY_DATA, data="damaged")
 
 
 def shards(folder: Path, num_workers: int, *overrides: str) -> Report:
@@ -144,12 +159,12 @@ def shards(folder: Path, num_workers: int, *overrides: str) -> Report:
     return {}
 
 
-def until_sigterm(folder: Path) -> None:
+def until_interrupted(folder: Path) -> None:
     """The end of the session, as `jobs/train.py` would end; draws users uniformly meanwhile."""
 
     def stop(event: EpochEnd) -> None:
         if event.epoch == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.killpg(0, signal.SIGINT)  # as Ctrl-C does it: Ray's processes get it as well
 
     config = configured(folder, "planted", "stopped", "training.epochs=1000", "training.order=uniform_users")
     run_job(lambda: print(train(config, listeners=(Watch(stop),))))
@@ -184,7 +199,6 @@ def main(folder: Path) -> None:
         "shards of 3": partial(shards, folder, 3),
         "whole": partial(run, folder, "whole", *STREAMED),
         "killed": partial(killed, folder),
-        "diverged": partial(run, folder, "diverged", "training.optimizer.learning_rate=1e30"),
         "damaged": partial(damaged, folder),
         "died": partial(died_too_often, folder),
     }
@@ -197,7 +211,7 @@ def main(folder: Path) -> None:
             report[name] = {"unexpected": f"{type(error).__name__}: {error}"}
         print(f"step {name}: {time.monotonic() - began:.1f} s", flush=True)
         (folder / "report.json").write_text(json.dumps(report))
-    until_sigterm(folder)
+    until_interrupted(folder)
 
 
 if __name__ == "__main__":
