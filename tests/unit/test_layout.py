@@ -101,7 +101,8 @@ def test_only_tracking_imports_mlflow() -> None:
 
 def test_the_graph_is_below_everything_and_models_are_below_objectives() -> None:
     graph = [file for file in FILES if package_of(file) == "graph"]
-    models = [file for file in FILES if package_of(file) == "models"]
+    # Systems and tasks bring losses of their own; what models are put together from knows none.
+    models = [file for file in FILES if package_of(file) == "models" and file.parent.name not in ("systems", "tasks")]
     assert offenders(graph, "braidrec.models", "braidrec.objectives", "braidrec.evaluation") == []
     assert offenders(models, "braidrec.objectives", "braidrec.evaluation") == []
 

@@ -5,10 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from braidrec.config.base import Strict
-
-Positive = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
+from braidrec.config.model import ModelConfig
+from braidrec.config.scalars import Positive, PositiveFloat, Seed, Share
 
 
 class PlantedConfig(Strict):
@@ -36,35 +34,59 @@ class DataConfig(Strict):
     shuffle_buffer: Positive = Field(default=1_000_000, description="Rows mixed at a time when streaming.")
 
 
-class MatrixFactorisationConfig(Strict):
-    """No propagation: the score is ⟨user, item⟩, optionally with a bias a user and a bias an item."""
-
-    kind: Literal["mf"] = "mf"
-    biases: bool = Field(default=False, description="Learn a bias for every user and every item.")
-
-
-class LightGCNConfig(Strict):
-    """LightGCN (He et al., SIGIR 2020): propagation on the user–item graph without weights or activation."""
-
-    kind: Literal["lightgcn"] = "lightgcn"
-    layers: Annotated[int, Field(ge=1, le=8)] = Field(default=3, description="Number of propagation hops.")
-    readout: Literal["mean", "sum", "last", "concat"] = Field(
-        default="mean", description="How the representations of all layers (0 = the embedding itself) are combined."
-    )
-
-
-class ModelConfig(Strict):
-    """The recommender."""
-
-    dim: Positive = Field(default=64, description="Size of an ID embedding.")
-    initial_std: Annotated[float, Field(gt=0)] = Field(default=0.1, description="Embeddings start as N(0, std²).")
-    encoder: Annotated[MatrixFactorisationConfig | LightGCNConfig, Field(discriminator="kind")] = LightGCNConfig()
-
-
 class BPRConfig(Strict):
     """−log σ(score of the positive − score of the negative)."""
 
     kind: Literal["bpr"] = "bpr"
+
+
+class ImplicitMSEConfig(Strict):
+    """(1 − score of the positive)² + (score of the negative)²."""
+
+    kind: Literal["mse"] = "mse"
+
+
+class CrossEntropyConfig(Strict):
+    """Binary cross-entropy of the positive and the negative."""
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+
+
+class HingeConfig(Strict):
+    """max(0, margin − (score of the positive − score of the negative))."""
+
+    kind: Literal["hinge"] = "hinge"
+    margin: PositiveFloat = Field(default=1.0, description="By how much the positive must win.")
+
+
+class PointwiseHingeConfig(Strict):
+    """max(0, 1 − y · score), y = 1 for the positive and −1 for the negative."""
+
+    kind: Literal["pointwise_hinge"] = "pointwise_hinge"
+
+
+class SampledSoftmaxConfig(Strict):
+    """Softmax over the positive and its `negatives.per_positive` negatives, corrected for how these were drawn."""
+
+    kind: Literal["sampled_softmax"] = "sampled_softmax"
+    temperature: PositiveFloat = Field(default=1.0, description="τ, by which scores are divided.")
+    log_q: bool = Field(default=True, description="Correct for the probability with which negatives are drawn.")
+
+
+class InBatchSoftmaxConfig(Strict):
+    """Softmax over the items of the batch; items of the same user are no negatives."""
+
+    kind: Literal["in_batch_softmax"] = "in_batch_softmax"
+    temperature: PositiveFloat = Field(default=0.2, description="τ, by which scores are divided.")
+    cosine: bool = Field(default=True, description="Scores are cosines, in training and in ranking.")
+    log_q: bool = Field(default=True, description="Correct for the popularity with which items get into a batch.")
+    across_workers: bool = Field(default=False, description="Items in other workers' batches are negatives as well.")
+
+
+class OwnTermsConfig(Strict):
+    """No loss but the model's own terms, for systems that bring theirs (bm3, slmrec)."""
+
+    kind: Literal["none"] = "none"
 
 
 class RatingMSEConfig(Strict):
@@ -83,10 +105,24 @@ class NegativesConfig(Strict):
     per_positive: Positive = Field(default=1, description="Negatives drawn for each interaction.")
 
 
+LossConfig = Annotated[
+    BPRConfig
+    | ImplicitMSEConfig
+    | CrossEntropyConfig
+    | HingeConfig
+    | PointwiseHingeConfig
+    | SampledSoftmaxConfig
+    | InBatchSoftmaxConfig
+    | RatingMSEConfig
+    | OwnTermsConfig,
+    Field(discriminator="kind"),
+]
+
+
 class ObjectiveConfig(Strict):
     """What is minimised: loss + regulariser · ½(‖e_u‖² + ‖e_i‖² + ‖e_j‖²)/B over the batch's own embeddings."""
 
-    loss: Annotated[BPRConfig | RatingMSEConfig, Field(discriminator="kind")] = BPRConfig()
+    loss: LossConfig = BPRConfig()
     regulariser: Annotated[float, Field(ge=0)] = Field(default=1e-4, description="λ of the L2 regulariser.")
     negatives: NegativesConfig = NegativesConfig()
     use_weights: bool = Field(default=False, description="Multiply each row's loss by the data set's `weight` column.")

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
-from braidrec.config.run import Positive
+from braidrec.config.scalars import Positive
 
 
 class RunReference(Strict):

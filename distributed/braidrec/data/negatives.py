@@ -57,6 +57,13 @@ class NegativeSampler:
             pending = pending[self.is_train_item(repeated[pending], items[pending])]
         return items.reshape(len(users), per_positive)
 
+    def log_probabilities(self) -> NDArray[np.float64]:
+        """`[num_items]` log of the probability with which an item is proposed (before the user's own are rejected)."""
+        if self._cumulative is None:
+            return np.full(self._num_items, -np.log(self._num_items))
+        with np.errstate(divide="ignore"):
+            return np.log(np.diff(self._cumulative, prepend=0.0))
+
     def is_train_item(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each pair is a train interaction."""
         indptr: NDArray[Any] = self._relation.indptr

@@ -42,6 +42,13 @@ def exact_vectors(
     return model.encode(inputs).vectors
 
 
-def vector_ranker(vectors: Tensor, num_users: int, offset: float = 0.0) -> VectorRanker:
-    """A ranker from the vectors of all nodes."""
+def vector_ranker(vectors: Tensor, num_users: int, offset: float = 0.0, *, cosine: bool = False) -> VectorRanker:
+    """A ranker from the vectors of all nodes.
+
+    Args:
+        offset: added to every score.
+        cosine: rank by the cosine of the vectors instead of their inner product.
+    """
+    if cosine:
+        vectors = torch.nn.functional.normalize(vectors, dim=-1)
     return VectorRanker(vectors[:num_users], vectors[num_users:], offset)

@@ -16,10 +16,10 @@ from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph
 from braidrec.graph.relation import Relation
 from braidrec.places import absolute_place
-from braidrec.training.build import build_objective
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
 from braidrec.training.context import SingleProcess
-from braidrec.training.model_factory import build_model
+from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.objective_factory import build_objective, ranks_by_cosine
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.world import World, open_world
 
@@ -79,7 +79,12 @@ def open_run(run: str, storage: str = "runs", data_path: str | None = None) -> F
         config=config,
         data=data,
         interactions=world.interactions,
-        ranker=vector_ranker(vectors, data.num_users, build_objective(config, data).score_offset),
+        ranker=vector_ranker(
+            vectors,
+            data.num_users,
+            build_objective(config, data, world.interactions).score_offset,
+            cosine=ranks_by_cosine(config),
+        ),
         best_epoch=result["best_epoch"],
     )
 
@@ -92,7 +97,7 @@ def _find(run: str, storage: str) -> RunFolder:
 
 
 def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> torch.Tensor:
-    model = build_model(config.model, world.features.dims)
+    model = build_model(config.model, Surrounding(dims=world.features.dims))
     assert isinstance(model, nn.Module)
     model.load_state_dict(with_prefix("model", tensors))
     model.eval()

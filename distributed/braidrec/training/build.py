@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
-import numpy as np
 import psutil
 import torch
 from torch import nn
@@ -28,20 +28,25 @@ from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph, HopSpec, NeighbourhoodSource, SampledSubgraph, hop_specs
 from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.models.contract import Recommender
-from braidrec.objectives.bpr import BPR
 from braidrec.objectives.contract import RowLoss
-from braidrec.objectives.rating_mse import RatingMSE
+from braidrec.objectives.gather import RankGather, own_rows
 from braidrec.training.context import Collectives, WorkerContext
-from braidrec.training.model_factory import build_model
+from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.objective_factory import build_objective, negative_sampler
 from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.tables import ReplicatedTable
-from braidrec.training.world import World, cache_folder, load_for_sampling, open_world
+from braidrec.training.world import World, cache_folder, for_sampling, open_world
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Everything that one rank trains with."""
+    """Everything that one rank trains with.
+
+    Attributes:
+        perturbed: the interactions that views are drawn from, in the integer type that the source wants.
+        excludes_targets: the batch's own edges are taken out of what it is propagated over.
+    """
 
     world: World
     model: Recommender
@@ -50,12 +55,25 @@ class Parts:
     negatives: NegativeSampler | None
     choice: PropagationChoice
     chains: Mapping[str, tuple[HopSpec, ...]]
-    excluded: Mapping[str, Relation]
+    excludes_targets: bool
+    perturbed: Relation
     source: NeighbourhoodSource
     whole_graph: FullGraph
     optimizers: list[torch.optim.Optimizer]
     delivery: Delivery
     facts: Mapping[str, str] = field(default_factory=dict)
+
+    def before_epoch(self, epoch: int) -> None:
+        """Draw the views of this epoch."""
+        for relation in self.world.relations.drawn(epoch, self.perturbed).values():
+            self.source.replace(relation)
+            if self.excludes_targets:
+                self.excluded[relation.name] = relation
+
+    @cached_property
+    def excluded(self) -> dict[str, Relation]:
+        """Relations whose edges are interactions, where those of the batch must not be propagated over."""
+        return {INTERACTIONS: self.interactions} if self.excludes_targets else {}
 
     @property
     def folder(self) -> DatasetFolder:
@@ -86,14 +104,18 @@ def build_parts(
     interactions, relations = world.interactions, world.relations.fixed
     propagation = config.training.propagation
     torch.manual_seed(seed_for(config.seed, "parameters"))
-    model = build_model(config.model, world.features.dims, propagation.precision)
-    objective = build_objective(config, folder)
+    gather = RankGather(context) if context.world_size > 1 else own_rows
+    surrounding = Surrounding(dims=world.features.dims, precision=propagation.precision, gather=gather)
+    model = build_model(config.model, surrounding)
+    objective = build_objective(config, folder, interactions, gather)
     chains = {
         name: hop_specs(chain, propagation.fan_outs)
         for name, branch in model.branches().items()
         if (chain := branch.relations(training=True)) is not None
     }
-    choice = _remembered(_choose(config, relations, chains, context), run_folder, context)
+    choice = _remembered(
+        _choose(config, relations, chains, context, needs_negatives=objective.needs_negatives), run_folder, context
+    )
     sparse = _wants_sparse(config, choice, chains)
     tables = {
         name: ReplicatedTable(
@@ -109,9 +131,10 @@ def build_parts(
     kernel = _kernel(context.device, propagation.kernel)
     whole_graph = FullGraph(relations, device=context.device, kernel=kernel)
     source: NeighbourhoodSource = whole_graph
+    perturbed = interactions
     if choice.mode == "sampled":
-        key = f"{INTERACTIONS}:{folder.digest}"
-        wide = {INTERACTIONS: load_for_sampling(interactions, key, context, cache_folder(config))}
+        wide = for_sampling(world.relations, context, cache_folder(config))
+        perturbed = wide[INTERACTIONS]
         source = SampledSubgraph(wide, device=context.device, kernel=kernel, sampler=propagation.sampler)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
@@ -119,10 +142,11 @@ def build_parts(
         model=model,
         tables=tables,
         objective=objective,
-        negatives=_negatives(config, interactions, folder) if objective.needs_negatives else None,
+        negatives=negative_sampler(config, folder, interactions) if objective.needs_negatives else None,
         choice=choice,
         chains=chains,
-        excluded={INTERACTIONS: interactions} if propagation.exclude_targets else {},
+        excludes_targets=propagation.exclude_targets,
+        perturbed=perturbed,
         source=source,
         whole_graph=whole_graph,
         optimizers=build_optimizers(
@@ -154,34 +178,23 @@ def loss_columns(config: RunConfig) -> list[str]:
     return ["user", "item", *rating, *(["weight"] if config.objective.use_weights else [])]
 
 
-def build_objective(config: RunConfig, folder: DatasetFolder) -> RowLoss:
-    """The supervised loss of a run."""
-    if isinstance(config.objective.loss, RatingMSEConfig):
-        ratings = folder.column("train", "rating")
-        assert ratings is not None, "checked before the run started"
-        return RatingMSE(mean=float(np.mean(ratings, dtype=np.float64)))
-    return BPR()
-
-
-def _negatives(config: RunConfig, interactions: Relation, folder: DatasetFolder) -> NegativeSampler:
-    wanted = config.objective.negatives
-    return NegativeSampler(interactions, folder.num_users, kind=wanted.kind, exponent=wanted.exponent)
-
-
 def _choose(
     config: RunConfig,
     relations: Mapping[str, Relation],
     chains: Mapping[str, tuple[HopSpec, ...]],
     context: WorkerContext,
+    *,
+    needs_negatives: bool,
 ) -> PropagationChoice:
-    hops = [spec for chain in chains.values() for spec in chain]
-    negatives = 0 if isinstance(config.objective.loss, RatingMSEConfig) else config.objective.negatives.per_positive
+    # The longest chain decides for all; a view is as large as what it perturbs.
+    hops = max(chains.values(), key=len, default=())
+    negatives = config.objective.negatives.per_positive if needs_negatives else 0
     choice = choose_propagation(
-        [relations[spec.relation] for spec in hops],
+        [relations[spec.relation.partition("~")[0]] for spec in hops],
         fan_outs=[spec.fan_out for spec in reversed(hops)],
         seeds_per_step=config.training.batch_size // context.world_size * (2 + negatives),
         dim=config.model.dim,
-        memory_bytes=_memory_share(context),
+        memory_bytes=_memory_share(context) // max(1, len(chains)),
         wanted=config.training.propagation.mode,
     )
     if config.training.propagation.exclude_targets and choice.mode == "full":

@@ -3,15 +3,19 @@
 import difflib
 
 from braidrec.config.load import ConfigError
+from braidrec.config.model import ModelConfig, SystemConfig
 from braidrec.config.run import (
-    MatrixFactorisationConfig,
+    InBatchSoftmaxConfig,
     NegativesConfig,
+    OwnTermsConfig,
     PropagationConfig,
     RatingMSEConfig,
     RunConfig,
 )
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
+from braidrec.training.features import modalities_of
+from braidrec.training.relations import relations_of
 
 
 def check_run(config: RunConfig, folder: DatasetFolder) -> None:
@@ -24,6 +28,7 @@ def check_run(config: RunConfig, folder: DatasetFolder) -> None:
     _check_monitor(config, folder)
     _check_columns(config, folder)
     _check_nothing_is_ignored(config)
+    check_model(config, folder)
     rows = folder.num_rows("train")
     if rows == 0:
         raise ConfigError(
@@ -34,6 +39,59 @@ def check_run(config: RunConfig, folder: DatasetFolder) -> None:
             f"workers.num={config.workers.num}: the train split of {folder.path} has only {rows} rows; use "
             f"workers.num={rows} or fewer"
         )
+
+
+def check_model(config: RunConfig, folder: DatasetFolder) -> None:
+    """Refuse a model that does not fit the data, or parts of it that would have no effect.
+
+    Raises:
+        ConfigError: naming the key, its value and the mend.
+    """
+    model = config.model
+    used = modalities_of(model.modalities, folder)
+    relations = relations_of(model)
+    system = isinstance(model.encoder, SystemConfig)
+    if system and not used:
+        raise ConfigError(
+            f"model.encoder.kind={model.encoder.kind} looks at modalities: name them in model.modalities.use, or ['*']"
+        )
+    if system:
+        _check_system(config)
+    graph = model.item_graph
+    if graph is not None:
+        if not used:
+            raise ConfigError(
+                "model.item_graph: neighbours are those by content; name modalities in model.modalities.use"
+            )
+        if graph.weights is not None and sorted(graph.weights) != list(used):
+            raise ConfigError(
+                f"model.item_graph.weights={graph.weights}: give one for each used modality, {list(used)}"
+            )
+    elif any(name.startswith("content") for name in relations):
+        raise ConfigError(
+            f"model.encoder.kind={model.encoder.kind} propagates over an item graph: set model.item_graph.neighbours"
+        )
+    if not used and not model.fusion.use_id:
+        raise ConfigError("model.fusion.use_id=false: without modalities there is nothing but the ID")
+
+
+def _check_system(config: RunConfig) -> None:
+    """A system does its own fusing: what a composed model would be made of must be left alone."""
+    model, plain = config.model, ModelConfig()
+    kept = model.modalities.model_copy(update={"use": (), "transform": plain.modalities.transform})
+    alone = {
+        "fusion": model.fusion == plain.fusion,
+        "user_graph": model.user_graph is None,
+        "self_supervision": not model.self_supervision,
+        "modalities (but for use and transform)": kept == plain.modalities,
+        "item_graph": model.item_graph is None or any(name.startswith("content") for name in relations_of(model)),
+    }
+    for key, untouched in alone.items():
+        if not untouched:
+            raise ConfigError(
+                f"model.{key} has no effect: model.encoder.kind={model.encoder.kind} brings its own; remove these "
+                "keys, or use a general encoder (mf, lightgcn, ngcf, graphsage, gat)"
+            )
 
 
 def _check_cut_offs(config: RunConfig) -> None:
@@ -91,13 +149,19 @@ def _check_nothing_is_ignored(config: RunConfig) -> None:
             f"data.delivery={config.data.delivery}: training.order=uniform_users draws from the graph, nothing is "
             "delivered; leave it at auto, or use training.order=permutation"
         )
-    if isinstance(config.model.encoder, MatrixFactorisationConfig) and training.propagation != PropagationConfig():
+    beside = config.model.item_graph or config.model.user_graph or config.model.self_supervision
+    system = isinstance(config.model.encoder, SystemConfig)
+    propagates = relations_of(config.model) if system else config.model.encoder.kind != "mf" or beside
+    if not propagates and training.propagation != PropagationConfig():
         raise ConfigError(
-            "training.propagation: model.encoder.kind=mf does not propagate; remove these keys, or use lightgcn"
+            f"training.propagation: model.encoder.kind={config.model.encoder.kind} does not propagate; remove these "
+            "keys, or use lightgcn"
         )
-    if isinstance(config.objective.loss, RatingMSEConfig) and config.objective.negatives != NegativesConfig():
+    without = (RatingMSEConfig, InBatchSoftmaxConfig, OwnTermsConfig)
+    if isinstance(config.objective.loss, without) and config.objective.negatives != NegativesConfig():
         raise ConfigError(
-            "objective.negatives: objective.loss.kind=rating_mse uses no negatives; remove these keys, or use bpr"
+            f"objective.negatives: objective.loss.kind={config.objective.loss.kind} uses no negatives; remove these "
+            "keys, or use bpr"
         )
     if training.optimizer.kind == "sparse_adam" and training.propagation.mode == "full":
         raise ConfigError(

@@ -18,6 +18,8 @@ class Collectives(Protocol):
     local_rank: int
     world_size: int
     device: torch.device
+    uses_ray: bool
+    """Whether this process is connected to Ray, so that Ray Data can read for it."""
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """Sum over all ranks, in place; returns `values`."""
@@ -50,6 +52,7 @@ class SingleProcess:
     rank = 0
     local_rank = 0
     world_size = 1
+    uses_ray = False
 
     def __init__(self, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
@@ -66,6 +69,8 @@ class SingleProcess:
 
 class ProcessGroup:
     """A worker of an initialised `torch.distributed` group (gloo or nccl)."""
+
+    uses_ray = False
 
     def __init__(self, *, device: torch.device, local_rank: int) -> None:
         self.rank = dist.get_rank()

@@ -1,14 +1,29 @@
-"""The feature tables of a run, as models ask for them."""
+"""The feature tables of a run: read once a node, transformed, filled; and as models ask for them."""
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from braidrec.config.load import ConfigError
+from braidrec.config.model import ModalitiesConfig, TransformConfig
+from braidrec.data.folder import DatasetFolder
+from braidrec.features.impute import Surroundings, fill_by_propagation, fill_with_mean, fill_with_neighbours
+from braidrec.features.reading import load_feature_table
 from braidrec.features.table import FeatureTable
+from braidrec.features.transform import L2Norm, PrincipalComponents, Standardise, Transform, transform_table
+from braidrec.graph.relation import Relation
+from braidrec.mapped import once_per_node
+from braidrec.training.context import Collectives
 
 RESIDENT_BYTES = 2 << 30
 """A table that is smaller than this as fp32 is kept whole on the worker's device."""
+FILLED = ("mean", "neighbours", "propagation")
+"""Policies for missing modalities that fill the table, before any model sees it."""
 
 
 class FeatureSet:
@@ -45,3 +60,94 @@ class FeatureSet:
             values, present = self.tables[modality].rows()
             self._resident[modality] = (values.to(self._device), present.to(self._device))
         return self._resident[modality]
+
+
+def modalities_of(config: ModalitiesConfig, folder: DatasetFolder) -> tuple[str, ...]:
+    """The modalities that a run uses, in alphabetical order.
+
+    Raises:
+        ConfigError: one that the data set does not have, or a setting for one that is not used.
+    """
+    known = sorted(folder.description.modalities)
+    used = known if config.use == ("*",) else sorted(set(config.use))
+    for name in used:
+        if name not in known:
+            raise ConfigError(
+                f"model.modalities.use: the data set {folder.path} has no item modality {name!r}; it has {known}"
+            )
+    if config.use == ("*",) and not known:
+        raise ConfigError(f"model.modalities.use=['*']: the data set {folder.path} has no item modality")
+    for name in config.missing_in:
+        if name not in used:
+            raise ConfigError(f"model.modalities.missing_in: modality {name!r} is not used; used are {used}")
+    return tuple(used)
+
+
+def policy_of(config: ModalitiesConfig, modality: str) -> str:
+    """What stands for the vector of an item without the modality."""
+    return config.missing_in.get(modality, config.missing)
+
+
+def load_features(
+    config: ModalitiesConfig,
+    folder: DatasetFolder,
+    interactions: Relation,
+    context: Collectives,
+    cache: Path,
+    hidden: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> FeatureSet:
+    """The tables of the used modalities.
+
+    Args:
+        interactions: the train graph: its items are learnt from, its edges fill what is missing.
+        cache: the node's cache folder.
+        hidden: by modality, items that are treated as if they did not have it (robustness at evaluation).
+    Raises:
+        ConfigError: modalities that there are not, or a transform that the vectors cannot satisfy.
+        DatasetError: vectors that cannot be used.
+    """
+    tables = {}
+    for name in modalities_of(config, folder):
+        make = partial(_table, name, config, folder, interactions, context, cache, (hidden or {}).get(name))
+        tables[name] = once_per_node(make, local_rank=context.local_rank, barrier=context.barrier)
+    return FeatureSet(tables, context.device)
+
+
+def _table(
+    name: str,
+    config: ModalitiesConfig,
+    folder: DatasetFolder,
+    interactions: Relation,
+    context: Collectives,
+    cache: Path,
+    hidden: NDArray[np.bool_] | None,
+) -> FeatureTable:
+    in_train = (interactions.in_degree[folder.num_users :] > 0).numpy()
+    table = load_feature_table(folder, name, cache=cache, use_ray=context.uses_ray and context.local_rank == 0)
+    try:
+        # Learnt from all vectors that training saw, and only then taken away: the transform must not change with it.
+        table = transform_table(table, _transforms(config.transform), fit_on=in_train, cache=cache)
+    except ValueError as error:
+        raise ConfigError(f"model.modalities.transform on modality {name!r}: {error}") from None
+    if hidden is not None:
+        table = table.without(hidden)
+    policy = policy_of(config, name)
+    surroundings = Surroundings(relation=interactions, first_node=folder.num_users)
+    if policy == "mean":
+        return fill_with_mean(table, fit_on=in_train, cache=cache)
+    if policy == "neighbours":
+        return fill_with_neighbours(table, surroundings, hops=2, fit_on=in_train, cache=cache)
+    if policy == "propagation":
+        return fill_by_propagation(table, surroundings, cache=cache)
+    return table
+
+
+def _transforms(config: TransformConfig) -> list[Transform]:
+    chosen: list[Transform] = []
+    if config.standardise:
+        chosen.append(Standardise())
+    if config.pca is not None:
+        chosen.append(PrincipalComponents(dim=config.pca, whiten=config.whiten))
+    if config.l2_norm:
+        chosen.append(L2Norm())
+    return chosen

@@ -1,41 +1,252 @@
 """The configured model as a module, without its tables."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
+from torch import nn
 
-from braidrec.config.run import LightGCNConfig, MatrixFactorisationConfig, ModelConfig
+from braidrec.config.load import ConfigError
+from braidrec.config.model import (
+    GATConfig,
+    GraphSAGEConfig,
+    LightGCNConfig,
+    MatrixFactorisationConfig,
+    ModelConfig,
+    NGCFConfig,
+    SystemConfig,
+)
+from braidrec.models.composed import ComposedRecommender
 from braidrec.models.contract import Recommender
+from braidrec.models.encoders.contract import Encoder
+from braidrec.models.encoders.dgl_layers import DGLEncoder
+from braidrec.models.encoders.identity import IdentityEncoder
+from braidrec.models.encoders.lightgcn import LightGCNEncoder
+from braidrec.models.encoders.ngcf import NGCFEncoder
+from braidrec.models.fusion.fusion import Fusion
 from braidrec.models.lightgcn import LightGCN
 from braidrec.models.matrix_factorisation import MatrixFactorisation
+from braidrec.models.missing import MISSING, ModalityDropout
+from braidrec.models.projectors import Projector
+from braidrec.models.score_fusion import ScoreFusion
+from braidrec.models.strands import ItemStrands
+from braidrec.objectives.gather import Gather, own_rows
+from braidrec.training.features import FILLED, policy_of
+from braidrec.training.system_factory import build_system
+from braidrec.training.task_factory import build_tasks
 
 
-def build_model(config: ModelConfig, dims: Mapping[str, int], precision: str = "fp32") -> Recommender:
-    """The recommender that the configuration describes.
+@dataclass(frozen=True, kw_only=True)
+class Surrounding:
+    """What a model is built for.
 
-    Args:
+    Attributes:
         dims: numbers per feature vector, by modality.
         precision: number format inside the propagation while training.
+        gather: brings the rows of all ranks.
     """
+
+    dims: Mapping[str, int]
+    precision: str = "fp32"
+    gather: Gather = own_rows
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """The format as torch has it; None: that of the embeddings."""
+        return torch.bfloat16 if self.precision == "bf16" else None
+
+
+def build_model(config: ModelConfig, surrounding: Surrounding) -> Recommender:
+    """The recommender that the configuration describes.
+
+    Raises:
+        ConfigError: parts that do not fit each other.
+    """
+    try:
+        if isinstance(config.encoder, SystemConfig):
+            return build_system(config, surrounding.dims, surrounding.dtype)
+        if is_plain(config):
+            return _plain(config, surrounding)
+        return _composed(config, surrounding)
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
+
+
+def is_plain(config: ModelConfig) -> bool:
+    """Whether the model is one of IDs alone, without anything beside its encoder."""
+    kinds = (MatrixFactorisationConfig, LightGCNConfig)
+    beside = (config.modalities.use, config.item_graph, config.user_graph, config.self_supervision)
+    return isinstance(config.encoder, kinds) and not any(beside)
+
+
+def _plain(config: ModelConfig, surrounding: Surrounding) -> Recommender:
     encoder = config.encoder
-    builders: dict[type, Callable[[], Recommender]] = {
-        MatrixFactorisationConfig: lambda: _matrix_factorisation(config),
-        LightGCNConfig: lambda: _lightgcn(config, precision),
-    }
-    return builders[type(encoder)]()
-
-
-def _matrix_factorisation(config: ModelConfig) -> Recommender:
-    assert isinstance(config.encoder, MatrixFactorisationConfig)
-    return MatrixFactorisation(dim=config.dim, initial_std=config.initial_std, biases=config.encoder.biases)
-
-
-def _lightgcn(config: ModelConfig, precision: str) -> Recommender:
-    assert isinstance(config.encoder, LightGCNConfig)
+    if isinstance(encoder, MatrixFactorisationConfig):
+        return MatrixFactorisation(dim=config.dim, initial_std=config.initial_std, biases=encoder.biases)
+    assert isinstance(encoder, LightGCNConfig)
     return LightGCN(
         dim=config.dim,
-        layers=config.encoder.layers,
-        readout=config.encoder.readout,
+        layers=encoder.layers,
+        readout=encoder.readout,
         initial_std=config.initial_std,
-        dtype=torch.bfloat16 if precision == "bf16" else None,
+        dtype=surrounding.dtype,
     )
+
+
+def _composed(config: ModelConfig, surrounding: Surrounding) -> Recommender:
+    strands = _strands(config, surrounding.dims)
+    build = _early if config.fusion.timing == "early" else _late
+    return build(config, surrounding, strands)
+
+
+def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -> Recommender:
+    if config.fusion.of == "scores" or config.fusion.user_side == "aggregated":
+        raise ConfigError("model.fusion.of=scores and user_side=aggregated need model.fusion.timing=late")
+    fusion = _fusion(config, dict.fromkeys(strands.names, config.dim))
+    encoder = _encoder(config, surrounding, fusion.out_dim)
+    width = encoder.width(fusion.out_dim)
+    _check_graphs(config, width)
+    return ComposedRecommender(
+        strands=strands,
+        encoder=_module(encoder),
+        fusion=fusion,
+        user_std=config.initial_std,
+        item_graph=config.item_graph.layers if config.item_graph else 0,
+        item_graph_on_id=config.item_graph is None or config.item_graph.of == "id",
+        user_graph=config.user_graph.layers if config.user_graph else 0,
+        tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
+    )
+
+
+def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -> Recommender:
+    shared = _encoder(config, surrounding, config.dim)
+    widths = dict.fromkeys(strands.names, shared.width(config.dim))
+    own = {name: _module(_encoder(config, surrounding, config.dim)) for name in strands.names}
+    by_score = _score_fusion(config, widths) if config.fusion.of == "scores" else None
+    by_vector = None if by_score is not None else _fusion(config, widths)
+    width = by_score.out_dim if by_vector is None and by_score is not None else by_vector.out_dim  # type: ignore[union-attr]
+    _check_graphs(config, width)
+    return ComposedRecommender(
+        strands=strands,
+        encoder=_module(shared) if shared.stackable else own,
+        fusion=by_vector,
+        early=False,
+        user_fusion=None if by_vector is None else _fusion(config, widths),
+        score_fusion=by_score,
+        user_std=config.initial_std,
+        aggregated_users=config.fusion.user_side == "aggregated",
+        item_graph=config.item_graph.layers if config.item_graph else 0,
+        tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
+    )
+
+
+def _module(encoder: Encoder) -> nn.Module:
+    assert isinstance(encoder, nn.Module)
+    return encoder
+
+
+def _strands(config: ModelConfig, dims: Mapping[str, int]) -> ItemStrands:
+    wanted, dim = config.modalities, config.dim
+    projector = wanted.projector
+    policies = {name: policy_of(wanted, name) for name in dims}
+    return ItemStrands(
+        dim=dim,
+        use_id=config.fusion.use_id,
+        initial_std=config.initial_std,
+        projectors={
+            name: Projector(
+                features,
+                dim,
+                depth=projector.depth,
+                hidden=projector.hidden,
+                activation=projector.activation,
+                dropout=projector.dropout,
+                layer_norm=projector.layer_norm,
+                bias=projector.bias,
+            )
+            for name, features in sorted(dims.items())
+        },
+        missing={name: MISSING["as_stored" if policy in FILLED else policy](dim) for name, policy in policies.items()},
+        dropout=ModalityDropout(wanted.dropout) if wanted.dropout else None,
+        keep_id_of_cold_items=config.fusion.cold_id == "keep",
+    )
+
+
+def _fusion(config: ModelConfig, dims: Mapping[str, int]) -> Fusion:
+    wanted = config.fusion
+    return Fusion(
+        dims,
+        combine=wanted.combine,
+        weights=wanted.weights,
+        weighting=wanted.weighting,
+        gate_by=wanted.gate_by,
+        map=wanted.map,
+        out_dim=config.dim if wanted.map != "none" else None,
+    )
+
+
+def _score_fusion(config: ModelConfig, dims: Mapping[str, int]) -> ScoreFusion:
+    wanted = config.fusion
+    if wanted.weighting == "gate" or wanted.map != "none" or wanted.combine == "max" or wanted.combine == "concat":
+        raise ConfigError(
+            "model.fusion.of=scores: scores are combined by sum, mean or weighted, with weighting none or attention "
+            f"and without a map; not combine={wanted.combine}, weighting={wanted.weighting}, map={wanted.map}"
+        )
+    return ScoreFusion(dims, combine=wanted.combine, weights=wanted.weights, weighting=wanted.weighting)
+
+
+def _encoder(config: ModelConfig, surrounding: Surrounding, dim: int) -> Encoder:
+    wanted = config.encoder
+    builders: dict[type, Callable[[], Encoder]] = {
+        MatrixFactorisationConfig: IdentityEncoder,
+        LightGCNConfig: lambda: LightGCNEncoder(
+            layers=wanted.layers,  # type: ignore[union-attr]
+            readout=wanted.readout,  # type: ignore[union-attr]
+            dtype=surrounding.dtype,
+        ),
+        NGCFConfig: lambda: _ngcf(wanted, dim),
+        GraphSAGEConfig: lambda: _dgl(wanted, dim),
+        GATConfig: lambda: _dgl(wanted, dim),
+    }
+    return builders[type(wanted)]()
+
+
+def _ngcf(wanted: object, dim: int) -> Encoder:
+    assert isinstance(wanted, NGCFConfig)
+    return NGCFEncoder(
+        dim=dim,
+        layers=wanted.layers,
+        readout=wanted.readout,
+        interaction=wanted.interaction,
+        dropout=wanted.dropout,
+    )
+
+
+def _dgl(wanted: object, dim: int) -> Encoder:
+    assert isinstance(wanted, GraphSAGEConfig | GATConfig)
+    heads = wanted.heads if isinstance(wanted, GATConfig) else 1
+    return DGLEncoder(
+        kind=wanted.kind,
+        dim=dim,
+        layers=wanted.layers,
+        heads=heads,
+        readout=wanted.readout,
+        dropout=wanted.dropout,
+    )
+
+
+def _check_graphs(config: ModelConfig, width: int) -> None:
+    """What the item and the user graph add must be as wide as what it is added to."""
+    early = config.fusion.timing == "early"
+    if config.item_graph is not None:
+        if config.item_graph.of == "fused" and not early:
+            raise ConfigError(
+                "model.item_graph.of=fused needs model.fusion.timing=early: late, nothing is fused before"
+            )
+        if config.item_graph.of == "id" and width != config.dim:
+            raise ConfigError(
+                f"model.item_graph.of=id adds model.dim={config.dim} columns to vectors of {width}: use "
+                "model.fusion.map=linear or another readout or combination, or model.item_graph.of=fused"
+            )
+    if config.user_graph is not None and not early:
+        raise ConfigError("model.user_graph needs model.fusion.timing=early: late, a user has a row a strand")

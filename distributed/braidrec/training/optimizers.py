@@ -21,12 +21,12 @@ def build_optimizers(
     Args:
         sparse: the tables get sparse gradients.
     """
-    tables_optimizer = _make(config.kind, tables, config.learning_rate, sparse=sparse)
+    optimizers = [_make(config.kind, tables, config.learning_rate, sparse=sparse)] if tables else []
     if not parameters:
-        return [tables_optimizer]
+        return optimizers
     # SparseAdam takes no dense gradients; for parameters that every batch touches it would be Adam anyway.
     dense_kind = "adam" if config.kind == "sparse_adam" else config.kind
-    return [tables_optimizer, _make(dense_kind, parameters, config.learning_rate, sparse=False)]
+    return [*optimizers, _make(dense_kind, parameters, config.learning_rate, sparse=False)]
 
 
 def _make(kind: str, parameters: Sequence[nn.Parameter], rate: float, *, sparse: bool) -> torch.optim.Optimizer:

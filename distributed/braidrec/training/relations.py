@@ -1,12 +1,37 @@
 """The relations of a run: those that stay, and views of them that are drawn anew each epoch."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
+from braidrec.config.model import ItemGraphConfig, ModelConfig, SystemConfig, UserGraphConfig
+from braidrec.config.self_supervision import (
+    ContrastConfig,
+    EdgeDropoutConfig,
+    EdgeNoiseConfig,
+    NodeDropoutConfig,
+)
+from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.data.randomness import seed_for
-from braidrec.graph.relation import Relation
+from braidrec.features.table import FeatureTable
+from braidrec.graph.co_interaction import co_interaction_relation
+from braidrec.graph.content import combined_relation, content_relation
+from braidrec.graph.knn import content_neighbours
+from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.graph.share import shared_relation
+from braidrec.graph.views import drop_edges, drop_edges_by_degree, drop_nodes, weight_noise
+from braidrec.mapped import once_per_node
+from braidrec.models.systems.freedom import PRUNED
+from braidrec.training.context import Collectives
 
-View = Callable[[Relation, int], Relation]
-"""`(relation, seed)` → the perturbed relation, a function of the seed alone, so that all ranks draw the same."""
+
+class View(Protocol):
+    """A random change of a relation."""
+
+    def __call__(self, relation: Relation, *, seed: int) -> Relation:
+        """A function of the seed alone, so that all ranks draw the same."""
+        ...
 
 
 class RelationSet:
@@ -14,31 +39,126 @@ class RelationSet:
 
     Args:
         fixed: those that stay as they are.
-        views: by name, the relation that is perturbed and how.
+        views: by name, a view of the interactions.
         seed: of the run.
+        keys: by name, what identifies the content of a fixed relation.
     """
 
     def __init__(
-        self, fixed: Mapping[str, Relation], views: Mapping[str, tuple[str, View]] | None = None, *, seed: int = 0
+        self,
+        fixed: Mapping[str, Relation],
+        *,
+        views: Mapping[str, View] | None = None,
+        seed: int = 0,
+        keys: Mapping[str, str] | None = None,
     ) -> None:
-        self.fixed = dict(fixed)
-        self.views = dict(views or {})
+        self.fixed, self.views, self.keys = dict(fixed), dict(views or {}), dict(keys or {})
         self.seed = seed
 
-    def origin(self, name: str) -> str:
-        """The fixed relation behind a name: itself, or the one that a view perturbs."""
-        return self.views[name][0] if name in self.views else name
-
-    def at(self, epoch: int, base: Mapping[str, Relation] | None = None) -> dict[str, Relation]:
+    def drawn(self, epoch: int, interactions: Relation) -> dict[str, Relation]:
         """The views of an epoch.
 
         Args:
-            base: the relations to perturb, where they are not the fixed ones themselves (another integer type).
+            interactions: to be perturbed, in the integer type in which the views are wanted.
         """
-        relations = self.fixed if base is None else base
-        drawn = {}
-        for name, (origin, view) in self.views.items():
-            relation = view(relations[origin], seed_for(self.seed, f"view {name}", epoch))
-            relation.name = name
-            drawn[name] = relation
-        return drawn
+        return {
+            name: _renamed(view(interactions, seed=seed_for(self.seed, f"view {name}", epoch)), name)
+            for name, view in self.views.items()
+        }
+
+
+def _renamed(relation: Relation, name: str) -> Relation:
+    return Relation(
+        name,
+        relation.indptr,
+        relation.indices,
+        symmetric=relation.symmetric,
+        weight=relation.weight,
+        weights_are_final=relation.weights_are_final,
+    )
+
+
+def view_name(task: str, place: int, layer: int = 0) -> str:
+    """The relation of a task's view (1 or 2) in a layer."""
+    return f"{INTERACTIONS}~{task}.{place}.{layer}"
+
+
+def relations_of(model: ModelConfig) -> tuple[str, ...]:
+    """What a system propagates over; () for a composed model, whose parts say it."""
+    return model.encoder.relations if isinstance(model.encoder, SystemConfig) else ()
+
+
+def views_of(model: ModelConfig) -> dict[str, View]:
+    """The perturbed relations that training looks at, by name."""
+    found: dict[str, View] = {}
+    if isinstance(model.encoder, FreedomConfig):
+        found[PRUNED] = partial(drop_edges_by_degree, keep_rate=model.encoder.keep_rate)
+    layers = getattr(model.encoder, "layers", 0)
+    for name, task in model.self_supervision.items():
+        if not isinstance(task, ContrastConfig):
+            continue
+        for place, wanted in ((1, task.first), (2, task.second)):
+            if isinstance(wanted, EdgeDropoutConfig):
+                for layer in range(layers if wanted.per_layer else 1):
+                    found[view_name(name, place, layer)] = partial(drop_edges, rate=wanted.rate)
+            elif isinstance(wanted, NodeDropoutConfig):
+                found[view_name(name, place)] = partial(drop_nodes, rate=wanted.rate)
+            elif isinstance(wanted, EdgeNoiseConfig):
+                found[view_name(name, place)] = partial(weight_noise, std=wanted.std)
+    return found
+
+
+class RelationBuilder:
+    """Builds or maps relations, one copy a node, under keys that name their content.
+
+    Args:
+        context: this worker.
+        cache: the node's cache folder.
+        interactions: the train graph.
+        key: what identifies it.
+        num_users: nodes below are users.
+    """
+
+    def __init__(self, context: Collectives, cache: Path, interactions: Relation, key: str, num_users: int) -> None:
+        self.context, self.cache = context, cache
+        self.interactions, self.key, self.num_users = interactions, key, num_users
+        self.built: dict[str, Relation] = {INTERACTIONS: interactions}
+        self.keys = {INTERACTIONS: key}
+
+    def add(self, name: str, key: str, build: Callable[[], Relation], *, symmetric: bool = False) -> Relation:
+        """The relation of this name; the first process of a node builds it."""
+        make = partial(shared_relation, self.cache, key, build, symmetric=symmetric)
+        relation = once_per_node(make, local_rank=self.context.local_rank, barrier=self.context.barrier)
+        self.built[name], self.keys[name] = relation, key
+        return relation
+
+    def content(self, config: ItemGraphConfig, tables: Mapping[str, FeatureTable], *, combined: bool) -> None:
+        """`content/<modality>` of every modality; with `combined` their weighted sum `content` instead."""
+        parts = {name: self._content_of(config, table) for name, table in tables.items()}
+        if not combined:
+            return
+        weights = config.weights or {name: 1 / len(parts) for name in parts}
+        keys = ";".join(f"{name}:{weights[name]}:{self.keys[f'content/{name}']}" for name in sorted(parts))
+        self.add("content", f"combined:{keys}", lambda: combined_relation(parts, weights))
+        for name in parts:
+            del self.built[f"content/{name}"]
+
+    def users(self, config: UserGraphConfig) -> None:
+        """`co_interaction`."""
+        weight = {"counts": "none", "softmax": "softmax", "cosine": "cosine"}[config.weighting]
+        key = f"co_interaction:{config.neighbours}:{weight}:{self.key}"
+        make = partial(co_interaction_relation, self.interactions, self.num_users, config.neighbours, weight=weight)  # type: ignore[arg-type]
+        self.add("co_interaction", key, make)
+
+    def _content_of(self, config: ItemGraphConfig, table: FeatureTable) -> Relation:
+        weight = "similarity" if config.edge_weights == "cosine" else "binary"
+        name = f"content/{table.name}"
+
+        def build() -> Relation:
+            neighbours = content_neighbours(
+                table.values, table.present, config.neighbours, device=self.context.device, method=config.method
+            )
+            return content_relation(neighbours, self.num_users, table.name, weight=weight)  # type: ignore[arg-type]
+
+        key = f"{name}:{config.neighbours}:{weight}:{config.method}:{self.num_users}:{table.content_key}"
+        return self.add(name, key, build)

@@ -183,12 +183,18 @@ class TrainStep:
         weight = (occurrences > 0).to(batch.real.dtype)
         if self.context.world_size > 1:
             assert inputs.seeds is not None
-            everywhere = self.context.all_gather_rows(inputs.seeds[occurrences > 0])
-            holders = torch.bincount(everywhere, minlength=self.num_users + self.num_items)
-            weight = weight / holders[inputs.seeds].clamp(min=1)
+            weight = weight * self._is_first_holder(inputs.seeds, occurrences > 0).to(weight.dtype)
         step = StepContext(batch=batch, places=places, seed_weight=weight, gather=self.gather, epoch=at.epoch)
         found = self.model.terms(encoded, inputs, step)
         return [found[name] for name in self.model.term_names]
+
+    def _is_first_holder(self, seeds: Tensor, real: Tensor) -> Tensor:
+        """`[num_seeds]` whether no rank before this one has the seed in its batch."""
+        own = torch.full_like(seeds, self.context.rank)[real]
+        nodes, ranks = self.context.all_gather_rows(seeds[real]), self.context.all_gather_rows(own)
+        first = torch.full((self.num_users + self.num_items,), self.context.world_size, device=seeds.device)
+        first.scatter_reduce_(0, nodes, ranks, "amin")
+        return first[seeds] == self.context.rank
 
     def _target_edges(self, batch: Batch, relation: Relation) -> Tensor:
         real = batch.real.bool()  # padding looks like user 0 and item 0, whose edge stays

@@ -125,7 +125,9 @@ def make_ranker(parts: Parts) -> VectorRanker:
             "the final vectors hold NaN or infinite values though every loss was finite; try a lower "
             "training.optimizer.learning_rate or set training.optimizer.gradient_clip"
         )
-    return vector_ranker(vectors, parts.num_users, parts.objective.score_offset)
+    return vector_ranker(
+        vectors, parts.num_users, parts.objective.score_offset, cosine=getattr(parts.objective, "cosine", False)
+    )
 
 
 def sign_of(monitor: str) -> int:

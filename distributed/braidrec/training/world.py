@@ -1,10 +1,13 @@
 """What a model looks at beside its own parameters: data, relations, features. Of a training and of a finished run."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from braidrec.config.run import RunConfig
@@ -12,9 +15,10 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.graph.build import build_interactions
 from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.graph.share import shared_relation
+from braidrec.mapped import once_per_node
 from braidrec.training.context import Collectives
-from braidrec.training.features import FeatureSet
-from braidrec.training.relations import RelationSet
+from braidrec.training.features import FeatureSet, load_features
+from braidrec.training.relations import RelationBuilder, RelationSet, relations_of, views_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +44,37 @@ class World:
         return self.folder.num_users
 
 
-def open_world(config: RunConfig, folder: DatasetFolder, context: Collectives) -> World:
-    """Map, or on the first process of a node build, what the configured model looks at."""
-    interactions = load_interactions(folder, context, cache_folder(config))
+def open_world(
+    config: RunConfig,
+    folder: DatasetFolder,
+    context: Collectives,
+    hidden: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> World:
+    """Map, or on the first process of a node build, what the configured model looks at.
+
+    Args:
+        hidden: by modality, items that are treated as if they did not have it.
+    Raises:
+        ConfigError: modalities that the data set does not have.
+        DatasetError: damaged data.
+    """
+    cache, key = cache_folder(config), f"{INTERACTIONS}:{folder.digest}"
+    interactions = load_interactions(folder, context, cache)
+    model = config.model
+    features = load_features(model.modalities, folder, interactions, context, cache, hidden)
+    builder = RelationBuilder(context, cache, interactions, key, folder.num_users)
+    if model.item_graph is not None:
+        # Neighbours are those of the vectors as they were learnt from, whatever is hidden at evaluation.
+        whole = features if hidden is None else load_features(model.modalities, folder, interactions, context, cache)
+        builder.content(model.item_graph, whole.tables, combined="content/*" not in relations_of(model))
+    if model.user_graph is not None:
+        builder.users(model.user_graph)
+    views = views_of(model)
     return World(
         folder=folder,
         interactions=interactions,
-        relations=RelationSet({INTERACTIONS: interactions}, seed=config.seed),
-        features=FeatureSet({}, context.device),
+        relations=RelationSet(builder.built, views=views, seed=config.seed, keys=builder.keys),
+        features=features,
         cold=(interactions.in_degree[folder.num_users :] == 0).to(context.device),
     )
 
@@ -58,24 +85,22 @@ def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) 
     def build() -> Relation:
         return build_interactions(*folder.edges("train"), folder.num_users, folder.num_items)
 
-    return one_copy(cache, f"{INTERACTIONS}:{folder.digest}", build, context, symmetric=True)
+    return _one_copy(f"{INTERACTIONS}:{folder.digest}", build, context, cache, symmetric=True)
 
 
-def load_for_sampling(relation: Relation, key: str, context: Collectives, cache: Path) -> Relation:
-    """A relation in the form that DGL samples from, memory-mapped."""
-    return one_copy(cache, f"{key}:int64", relation.widened, context, symmetric=relation.symmetric)
+def for_sampling(relations: RelationSet, context: Collectives, cache: Path) -> dict[str, Relation]:
+    """The fixed relations in the form that DGL samples from, memory-mapped."""
+    return {
+        name: _one_copy(f"{relations.keys[name]}:int64", relation.widened, context, cache, symmetric=relation.symmetric)
+        for name, relation in relations.fixed.items()
+    }
 
 
-def one_copy(
-    cache: Path, key: str, build: Callable[[], Relation], context: Collectives, *, symmetric: bool
+def _one_copy(
+    key: str, build: Callable[[], Relation], context: Collectives, cache: Path, *, symmetric: bool
 ) -> Relation:
-    """One copy a node: local rank 0 builds and stores the relation, the others wait and map it."""
-    if context.local_rank != 0:
-        context.barrier()
-        return shared_relation(cache, key, build, symmetric=symmetric)
-    relation = shared_relation(cache, key, build, symmetric=symmetric)
-    context.barrier()
-    return relation
+    make = partial(shared_relation, cache, key, build, symmetric=symmetric)
+    return once_per_node(make, local_rank=context.local_rank, barrier=context.barrier)
 
 
 def cache_folder(config: RunConfig) -> Path:

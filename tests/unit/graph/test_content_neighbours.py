@@ -188,11 +188,14 @@ def test_wrong_products_would_be_noticed_up_to_the_bound(monkeypatch: pytest.Mon
     assert content_neighbours(features, present, 10, device=CPU).indices.tolist() == indices
 
 
-def test_pairs_that_fp64_products_leave_in_doubt_are_settled(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tied", [False, True])
+def test_pairs_that_fp64_products_leave_in_doubt_are_settled(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every row is searched in fp64, whose products are shifted by half a unit of the similarity's grid."""
     rounded = knn.quantised
     monkeypatch.setattr(knn, "quantised", lambda similarity: rounded(similarity + 2**-25))
     features, present = clustered(20, 150, 16, 3), np.ones(150, dtype=bool)
+    if tied:  # so that many are in doubt just where the k-th similarity lies
+        features = (features > 0.5).astype(np.float32)
     indices, values = by_double_loop(features, present, 10)
     for doubt, right in ((2**-40, False), (2**-23, True)):
         bounds = {torch.float32: 3.0, torch.float64: doubt}

@@ -18,3 +18,8 @@ class BM3Config(Strict):
     alignment_weight: Annotated[float, Field(ge=0)] = Field(
         default=2.0, description="λ of the alignment between modalities and ID, and within each modality."
     )
+
+    @property
+    def relations(self) -> tuple[str, ...]:
+        """The relations that it propagates over."""
+        return ("interactions",)

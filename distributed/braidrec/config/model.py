@@ -1,0 +1,201 @@
+"""What a recommender is: strands, their fusion, encoders, graphs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from braidrec.config.base import Strict
+from braidrec.config.scalars import Positive, PositiveFloat, Rate
+from braidrec.config.self_supervision import TaskConfig
+from braidrec.config.systems.bm3 import BM3Config
+from braidrec.config.systems.freedom import FreedomConfig
+from braidrec.config.systems.grcn import GRCNConfig
+from braidrec.config.systems.mgcn import MGCNConfig
+from braidrec.config.systems.mmgcn import MMGCNConfig
+from braidrec.config.systems.slmrec import SLMRecConfig
+from braidrec.config.systems.vbpr import VBPRConfig
+from braidrec.config.systems.vbpr_mm import VBPRMMConfig
+
+Readout = Literal["mean", "sum", "last", "concat"]
+Layers = Annotated[int, Field(ge=1, le=8)]
+MissingKind = Literal["token", "zeros", "mask", "mean", "neighbours", "propagation"]
+
+
+class MatrixFactorisationConfig(Strict):
+    """No propagation: the score is ⟨user, item⟩, optionally with a bias a user and a bias an item."""
+
+    kind: Literal["mf"] = "mf"
+    biases: bool = Field(default=False, description="Learn a bias for every user and every item (without modalities).")
+
+
+class LightGCNConfig(Strict):
+    """LightGCN (He et al., SIGIR 2020): propagation on the user–item graph without weights or activation."""
+
+    kind: Literal["lightgcn"] = "lightgcn"
+    layers: Layers = Field(default=3, description="Number of propagation hops.")
+    readout: Readout = Field(
+        default="mean", description="How the representations of all layers (0 = the embedding itself) are combined."
+    )
+
+
+class NGCFConfig(Strict):
+    """Graph convolution with weights and LeakyReLU (NGCF, Wang et al., SIGIR 2019)."""
+
+    kind: Literal["ngcf"] = "ngcf"
+    layers: Layers = Field(default=3, description="Number of propagation hops.")
+    readout: Readout = Field(default="concat", description="How the representations of all layers are combined.")
+    interaction: bool = Field(default=True, description="With the term Â E ⊙ E; false: a plain graph convolution.")
+    dropout: Rate = Field(default=0.1, description="Share of a layer's entries zeroed while training.")
+
+
+class GraphSAGEConfig(Strict):
+    """DGL's GraphSAGE layers with the mean aggregator (Hamilton, Ying & Leskovec, NeurIPS 2017)."""
+
+    kind: Literal["graphsage"] = "graphsage"
+    layers: Layers = Field(default=2, description="Number of propagation hops.")
+    readout: Readout = Field(default="last", description="How the representations of all layers are combined.")
+    dropout: Rate = Field(default=0.0, description="Share of a layer's input entries zeroed while training.")
+
+
+class GATConfig(Strict):
+    """DGL's graph attention layers (Veličković et al., ICLR 2018)."""
+
+    kind: Literal["gat"] = "gat"
+    layers: Layers = Field(default=2, description="Number of propagation hops.")
+    heads: Positive = Field(default=1, description="Attention heads, which are averaged.")
+    readout: Readout = Field(default="last", description="How the representations of all layers are combined.")
+    dropout: Rate = Field(default=0.0, description="Share of a layer's input entries zeroed while training.")
+
+
+class ProjectorConfig(Strict):
+    """From a modality's feature space into the model's."""
+
+    depth: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="Linear maps; 1 is a linear projector.")
+    hidden: Positive | None = Field(default=None, description="Width between linear maps; null: model.dim.")
+    activation: Literal["relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid"] | None = Field(
+        default=None, description="Between linear maps; null: leaky_relu."
+    )
+    dropout: Rate = Field(default=0.0, description="Share of a map's inputs zeroed while training.")
+    layer_norm: bool = Field(default=False, description="Normalise what each linear map gives.")
+    bias: bool = Field(default=True, description="Linear maps have a bias.")
+
+
+class TransformConfig(Strict):
+    """What is done to feature vectors once, before any training; learnt from items of the train split alone."""
+
+    standardise: bool = Field(default=False, description="Mean 0 and standard deviation 1 in every dimension.")
+    pca: Positive | None = Field(
+        default=None, description="Keep this many principal components; null: all as they are."
+    )
+    whiten: bool = Field(default=False, description="Principal components of variance 1; needs `pca`.")
+    l2_norm: bool = Field(default=False, description="Length 1 for every vector, as the last step.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TransformConfig":
+        if self.whiten and self.pca is None:
+            raise ValueError("whiten=true needs pca, the number of components")
+        return self
+
+
+class ModalitiesConfig(Strict):
+    """Which modalities the model looks at, and how."""
+
+    use: tuple[str, ...] = Field(
+        default=(), description="Names of item modalities of the data set; ['*'] stands for all of them."
+    )
+    projector: ProjectorConfig = ProjectorConfig()
+    transform: TransformConfig = TransformConfig()
+    missing: MissingKind = Field(
+        default="token",
+        description="What stands for the vector of an item that lacks a modality. token: learned; zeros; mask: "
+        "left out of the fusion; mean: of the items in train; neighbours: mean of the items that share users; "
+        "propagation: feature propagation on the interactions.",
+    )
+    missing_in: dict[str, MissingKind] = Field(default_factory=dict, description="The same for single modalities.")
+    dropout: Rate = Field(
+        default=0.0, description="While training, an item loses each of its modalities with this probability."
+    )
+
+
+class FusionConfig(Strict):
+    """How the strands (the ID and the modalities) become one."""
+
+    timing: Literal["early", "late"] = Field(
+        default="early", description="early: fused before propagation; late: every strand is propagated on its own."
+    )
+    of: Literal["vectors", "scores"] = Field(default="vectors", description="What late fusion fuses.")
+    combine: Literal["sum", "mean", "max", "weighted", "concat"] = Field(
+        default="sum", description="How the strands are combined; weighted: by `weights`; scores: sum, mean, weighted."
+    )
+    weights: dict[str, float] | None = Field(default=None, description="Of each strand (`id` too), for weighted.")
+    weighting: Literal["none", "attention", "gate"] = Field(
+        default="none",
+        description="What a strand counts: none: all alike; attention over strands; a gate a dimension.",
+    )
+    gate_by: str | None = Field(default=None, description="The strand that opens the gates; null: each its own.")
+    map: Literal["none", "linear", "mlp"] = Field(
+        default="none", description="What follows the combination: nothing, or a map to model.dim columns."
+    )
+    use_id: bool = Field(default=True, description="The items' ID embedding is one of the strands.")
+    user_side: Literal["learned", "aggregated"] = Field(
+        default="learned",
+        description="late: a user's row in a modality is an embedding, or the mean of the rows of the user's items.",
+    )
+    cold_id: Literal["keep", "drop"] = Field(
+        default="drop",
+        description="Evaluation: whether the untrained ID embedding of an item without train interactions takes part.",
+    )
+
+
+class ItemGraphConfig(Strict):
+    """An item–item graph of nearest neighbours by content, whose result is added to the items' vectors."""
+
+    neighbours: Positive = Field(default=10, description="k, neighbours of an item in each modality, by cosine.")
+    layers: Annotated[int, Field(ge=1, le=4)] = Field(default=1, description="Hops on it.")
+    weights: dict[str, float] | None = Field(
+        default=None, description="What each modality's graph counts in the sum; null: all alike, adding up to 1."
+    )
+    edge_weights: Literal["binary", "cosine"] = Field(default="binary", description="Before normalisation.")
+    of: Literal["id", "fused"] = Field(
+        default="id", description="What is propagated on it: the ID embeddings, or the fused rows (early fusion)."
+    )
+    method: Literal["auto", "exact", "faiss"] = Field(
+        default="auto", description="How neighbours are found; auto: exactly, and by FAISS beyond a size."
+    )
+
+
+class UserGraphConfig(Strict):
+    """A user–user graph by shared items, whose result is added to the users' vectors."""
+
+    neighbours: Positive = Field(default=10, description="k, neighbours of a user, by number of shared items.")
+    layers: Annotated[int, Field(ge=1, le=4)] = Field(default=1, description="Hops on it.")
+    weighting: Literal["counts", "softmax", "cosine"] = Field(
+        default="softmax",
+        description="What an edge counts: shared items, their softmax, or the sets' cosine.",
+    )
+
+
+SystemConfig = (
+    VBPRConfig | VBPRMMConfig | MMGCNConfig | GRCNConfig | SLMRecConfig | BM3Config | FreedomConfig | MGCNConfig
+)
+"""Published systems with parts of their own: they do their own projecting and fusing."""
+
+Encoder = Annotated[
+    MatrixFactorisationConfig | LightGCNConfig | NGCFConfig | GraphSAGEConfig | GATConfig | SystemConfig,
+    Field(discriminator="kind"),
+]
+
+
+class ModelConfig(Strict):
+    """The recommender."""
+
+    dim: Positive = Field(default=64, description="Size of an ID embedding and of a projected modality.")
+    initial_std: PositiveFloat = Field(default=0.1, description="Embeddings start as N(0, std²).")
+    encoder: Encoder = LightGCNConfig()
+    modalities: ModalitiesConfig = ModalitiesConfig()
+    fusion: FusionConfig = FusionConfig()
+    item_graph: ItemGraphConfig | None = Field(default=None, description="Null: none.")
+    user_graph: UserGraphConfig | None = Field(default=None, description="Null: none.")
+    self_supervision: dict[str, TaskConfig] = Field(
+        default_factory=dict, description="Further summands of the loss, by a name of your own, which metrics bear."
+    )

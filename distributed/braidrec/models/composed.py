@@ -1,0 +1,249 @@
+"""The composed recommender: strands, fusion, encoders, item and user graphs, put together by choice."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from braidrec.graph.hop import Neighbourhood
+from braidrec.graph.propagate import propagate_to_readout
+from braidrec.graph.relation import INTERACTIONS
+from braidrec.models.contract import Branch, Encoded, Inputs, LossTerm, StepContext, TableSpec
+from braidrec.models.encoders.contract import PLAIN, Encoder, PropagationView
+from braidrec.models.fusion.fusion import Fusion
+from braidrec.models.fusion.strands import parameter_name
+from braidrec.models.score_fusion import ScoreFusion
+from braidrec.models.sides import Sides
+from braidrec.models.strands import ID, ItemStrands
+from braidrec.models.tasks.contract import Task
+
+MAIN, ITEM_GRAPH, USER_GRAPH = "main", "item_graph", "user_graph"
+SHARED = "shared"
+USERS, ITEMS = "user", "item"
+
+
+class ComposedRecommender(nn.Module):
+    """Modalities and IDs braided into one user and one item vector (taxonomy of Xu et al., 2025).
+
+    * **early**: an item's strands are fused, `h_i = fuse(e_i, P_m(x_i^m), …)`, users have one embedding, and the fused
+      rows are encoded once.
+    * **late, on vectors**: every strand is encoded on its own; then an item's representations are fused, and a user's.
+    * **late, on scores**: every strand gives a score, and these are fused: the strands' vectors stand side by side.
+
+    An item–item graph adds `Ŝ^{L} h` to the items' vectors, a user–user graph likewise to the users'.
+
+    Args:
+        strands: an item's ID and modality rows.
+        encoder: for the user–item graph; one for all strands, or, where an encoder mixes columns, one a strand by name.
+        fusion: of an item's strands: early, or late on vectors; None: late on scores.
+        user_fusion: of a user's strands, late on vectors.
+        score_fusion: late on scores.
+        user_std: users' embeddings start as N(0, std²).
+        aggregated_users: late: a user's row in a modality is the mean of the items' rows instead of an embedding.
+        item_graph: hops on the relation `content`; 0: none.
+        item_graph_on_id: what goes through the item graph: the ID embeddings, or the (early) fused rows.
+        user_graph: hops on the relation `co_interaction`; 0: none.
+        tasks: self-supervised tasks by name; the names of the loss terms.
+    """
+
+    def __init__(
+        self,
+        *,
+        strands: ItemStrands,
+        encoder: nn.Module | Mapping[str, nn.Module],
+        fusion: Fusion | None = None,
+        early: bool = True,
+        user_fusion: Fusion | None = None,
+        score_fusion: ScoreFusion | None = None,
+        user_std: float = 0.1,
+        aggregated_users: bool = False,
+        item_graph: int = 0,
+        item_graph_on_id: bool = True,
+        user_graph: int = 0,
+        tasks: Mapping[str, Task] | None = None,
+    ) -> None:
+        super().__init__()
+        self.strands, self.fusion, self.early = strands, fusion, early
+        by_strand = encoder if isinstance(encoder, Mapping) else {}
+        own = {parameter_name(name): each for name, each in by_strand.items()}
+        self.encoders = nn.ModuleDict({SHARED: encoder} if isinstance(encoder, nn.Module) else own)
+        self.user_fusion, self.score_fusion = user_fusion, score_fusion
+        self.aggregated = strands.modalities if aggregated_users and not early else ()
+        self.embedded = tuple(name for name in strands.names if name not in self.aggregated)
+        self.user_std = user_std
+        self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
+        self.tasks = nn.ModuleDict(dict(tasks or {}))  # type: ignore[arg-type]
+        self.term_names = tuple(f"{name}{part}" for name, task in (tasks or {}).items() for part in task.parts)
+
+    @property
+    def dim(self) -> int:
+        """Columns of a strand."""
+        return self.strands.dim
+
+    def tables(self) -> Mapping[str, TableSpec]:
+        """Users' embeddings, a strand's beside the next one's, and the items' IDs."""
+        width = self._early_width if self.early else self.dim * len(self.embedded)
+        tables = {}
+        if width:
+            tables[USERS] = TableSpec(width=width, std=self.user_std, side="users")
+        if ID in self.strands.names or (self.item_graph and self.item_graph_on_id):
+            tables[ITEMS] = TableSpec(width=self.dim, std=self.strands.initial_std, side="items")
+        return tables
+
+    def branches(self) -> Mapping[str, Branch]:
+        """The user–item graph, the item graph, the user graph, and the views that tasks look at."""
+        first = (INTERACTIONS,) if self.aggregated else ()
+        chain = first + (INTERACTIONS,) * self._encoder.layers
+        branches = {MAIN: Branch(chain=chain)}
+        if self.item_graph:
+            branches[ITEM_GRAPH] = Branch(chain=("content",) * self.item_graph)
+        if self.user_graph:
+            branches[USER_GRAPH] = Branch(chain=("co_interaction",) * self.user_graph)
+        for task in self._all_tasks().values():
+            for name, relations in task.views(self._encoder.layers).items():
+                branches[name] = Branch(chain=None, training=(relations[:1] if first else ()) + relations)
+        return branches
+
+    def encode(self, inputs: Inputs) -> Encoded:
+        """Vectors of the seeds. `outputs` holds "attention", where fusion weighs the items' strands."""
+        return self.represent(inputs)
+
+    def represent(self, inputs: Inputs, branch: str = MAIN, view: PropagationView = PLAIN) -> Encoded:
+        """Vectors of the seeds, propagated over the neighbourhood of a branch, perturbed by `view`."""
+        neighbourhood = inputs.neighbourhoods[branch]
+        encoded = self._early(inputs, neighbourhood, view) if self.early else self._late(inputs, neighbourhood, view)
+        vectors = encoded.vectors
+        if self.item_graph:
+            vectors = vectors + self._on_item_graph(inputs)
+        if self.user_graph:
+            vectors = vectors + self._on_user_graph(inputs)
+        return replace(encoded, vectors=vectors)
+
+    def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
+        """Those of the self-supervised tasks."""
+        return {
+            f"{name}{part}": term
+            for name, task in self._all_tasks().items()
+            for part, term in task.terms(self, encoded, inputs, step).items()
+        }
+
+    def strand_of_items(self, name: str, inputs: Inputs, items: Tensor) -> tuple[Tensor, Tensor]:
+        """`[n, dim]` rows of a strand for some items, and which of them have it (a stand-in does not count)."""
+        rows, _ = self.strands(inputs, items, only=(name,))
+        present = torch.ones_like(items, dtype=torch.bool) if name == ID else inputs.features(name, items)[1]
+        return rows[name], present
+
+    def project(self, modality: str, features: Tensor) -> Tensor:
+        """`[n, dim]` from `[n, F]` features of a modality."""
+        return self.strands.project(modality, features)
+
+    def _early(self, inputs: Inputs, neighbourhood: Neighbourhood, view: PropagationView) -> Encoded:
+        assert self.fusion is not None
+        sides = inputs.sides(neighbourhood.input_nodes)
+        fused = self.fusion(*self.strands(inputs, sides.items))
+        h = sides.join(inputs.table(USERS, sides.users), fused.vectors)
+        vectors, ego = self._encoder.encode(neighbourhood, h, view)
+        outputs = {} if fused.weights is None else {"attention": fused.weights}
+        return Encoded(vectors=vectors, ego=ego, outputs=outputs)
+
+    def _late(self, inputs: Inputs, neighbourhood: Neighbourhood, view: PropagationView) -> Encoded:
+        by_strand, ego = self._encode_strands(inputs, neighbourhood, view)
+        seeds = inputs.sides(inputs.seeds)
+        users = {name: seeds.of_users(rows, inputs.num_users) for name, rows in by_strand.items()}
+        items = {name: seeds.of_items(rows, inputs.num_users) for name, rows in by_strand.items()}
+        present = self.strands.presence(inputs, seeds.items, like=next(iter(items.values())))
+        if self.score_fusion is not None:
+            of_users, fused_items = self.score_fusion(users, items, present)
+        else:
+            assert self.fusion is not None and self.user_fusion is not None
+            everything = {name: rows.new_ones(len(rows), dtype=torch.bool) for name, rows in users.items()}
+            of_users = self.user_fusion(users, everything).vectors
+            fused_items = self.fusion(items, present)
+        outputs = {} if fused_items.weights is None else {"attention": fused_items.weights}
+        return Encoded(vectors=seeds.join(of_users, fused_items.vectors), ego=ego, outputs=outputs)
+
+    def _encode_strands(
+        self, inputs: Inputs, neighbourhood: Neighbourhood, view: PropagationView
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Every strand's representation at the seeds, and all their level 0 side by side."""
+        rows, neighbourhood = self._late_rows(inputs, neighbourhood)
+        names = self.strands.names
+        if self._encoder.stackable:
+            vectors, ego = self._encoder.encode(neighbourhood, torch.cat([rows[name] for name in names], dim=1), view)
+            width = vectors.shape[1] // len(names)
+            # A readout that concatenates levels has them outermost: level by level, strand by strand.
+            levels = vectors.reshape(len(vectors), -1, len(names), self.dim)
+            columns = levels.transpose(1, 2).reshape(len(vectors), len(names), width)
+            return {name: columns[:, place] for place, name in enumerate(names)}, ego
+        encoded = {name: self._encoder_of(name).encode(neighbourhood, rows[name], view) for name in names}
+        ego = torch.cat([encoded[name][1] for name in names], dim=1)
+        return {name: encoded[name][0] for name in names}, ego
+
+    def _late_rows(self, inputs: Inputs, neighbourhood: Neighbourhood) -> tuple[dict[str, Tensor], Neighbourhood]:
+        """Level 0 of every strand; with aggregated users after the hop that makes their rows."""
+        sides = inputs.sides(neighbourhood.input_nodes)
+        of_items, _ = self.strands(inputs, sides.items)
+        embedded = inputs.table(USERS, sides.users) if self.embedded else None
+        rows = {}
+        for name in self.strands.names:
+            if name in self.aggregated:
+                num_users = sides.num_rows - len(of_items[name])
+                of_users = of_items[name].new_zeros(num_users, self.dim)
+            else:
+                assert embedded is not None
+                place = self.embedded.index(name)
+                of_users = embedded[:, place * self.dim : (place + 1) * self.dim]
+            rows[name] = sides.join(of_users, of_items[name])
+        if not self.aggregated:
+            return rows, neighbourhood
+        return self._aggregate_users(inputs, neighbourhood, rows), neighbourhood.after_first_hop()
+
+    def _aggregate_users(
+        self, inputs: Inputs, neighbourhood: Neighbourhood, rows: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        first = neighbourhood.hops[0]
+        received: Sides = inputs.sides(first.dst_nodes)
+        after = {}
+        for name, values in rows.items():
+            own = first.own(values)
+            if name in self.aggregated:
+                mean = received.of_users(first.aggregate(values, normalise="mean"), inputs.num_users)
+                own = received.join(mean, received.of_items(own, inputs.num_users))
+            after[name] = own
+        return after
+
+    def _on_item_graph(self, inputs: Inputs) -> Tensor:
+        neighbourhood = inputs.neighbourhoods[ITEM_GRAPH]
+        sides = inputs.sides(neighbourhood.input_nodes)
+        if self.item_graph_on_id:
+            rows = inputs.table(ITEMS, sides.items)
+        else:
+            assert self.fusion is not None
+            rows = self.fusion(*self.strands(inputs, sides.items)).vectors
+        nobody = rows.new_zeros(sides.num_rows - len(rows), rows.shape[1])
+        return propagate_to_readout(neighbourhood, sides.join(nobody, rows), "last")[0]
+
+    def _on_user_graph(self, inputs: Inputs) -> Tensor:
+        neighbourhood = inputs.neighbourhoods[USER_GRAPH]
+        sides = inputs.sides(neighbourhood.input_nodes)
+        rows = inputs.table(USERS, sides.users)
+        nothing = rows.new_zeros(sides.num_rows - len(rows), rows.shape[1])
+        return propagate_to_readout(neighbourhood, sides.join(rows, nothing), "last")[0]
+
+    @property
+    def _early_width(self) -> int:
+        assert self.fusion is not None
+        return self.fusion.out_dim
+
+    @property
+    def _encoder(self) -> Encoder:
+        encoder: Encoder = next(iter(self.encoders.values()))  # type: ignore[assignment]
+        return encoder
+
+    def _encoder_of(self, strand: str) -> Encoder:
+        encoder: Encoder = self.encoders[parameter_name(strand)]  # type: ignore[assignment]
+        return encoder
+
+    def _all_tasks(self) -> dict[str, Task]:
+        return dict(self.tasks.items())  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""Encoders of the user–item graph: input rows of a neighbourhood → representations of its seeds."""

@@ -1,0 +1,104 @@
+"""An item's strands: its ID embedding and its projected modalities, absent ones treated by a policy."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from braidrec.models.contract import Inputs
+from braidrec.models.fusion.strands import check_names, parameter_name
+from braidrec.models.missing import MissingMask, MissingPolicy, ModalityDropout
+
+ID = "id"
+
+
+class ItemStrands(nn.Module):
+    """Rows `[n, dim]` and presence `[n]` of every strand.
+
+    Args:
+        dim: columns of a strand.
+        use_id: whether the ID embedding is one. It comes first.
+        initial_std: ID embeddings start as N(0, std²).
+        projectors: by modality, `[n, F]` → `[n, dim]`.
+        missing: by modality, what stands for the row of an item without it.
+        dropout: while training, modalities are taken away from items at random.
+        keep_id_of_cold_items: whether the ID embedding of an item that training never showed counts at evaluation.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        use_id: bool,
+        initial_std: float = 0.1,
+        projectors: Mapping[str, nn.Module],
+        missing: Mapping[str, MissingPolicy],
+        dropout: ModalityDropout | None = None,
+        keep_id_of_cold_items: bool = True,
+    ) -> None:
+        super().__init__()
+        if not use_id and not projectors:
+            raise ValueError("a model without ID embeddings needs at least one modality")
+        self.dim, self.use_id, self.initial_std = dim, use_id, initial_std
+        self.modalities = tuple(projectors)
+        self.names = ((ID,) if use_id else ()) + self.modalities
+        check_names(self.names)
+        self.projectors = nn.ModuleDict({parameter_name(name): each for name, each in projectors.items()})
+        self.missing = nn.ModuleDict({parameter_name(name): each for name, each in missing.items()})
+        self.dropout = dropout
+        self.keep_id_of_cold_items = keep_id_of_cold_items
+
+    def forward(
+        self, inputs: Inputs, items: Tensor | None, only: tuple[str, ...] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Rows and presence, by strand, of some items or of all in order (None).
+
+        Args:
+            only: names of the strands that are wanted; None: all.
+        """
+        wanted = self.names if only is None else only
+        fetched = {name: inputs.features(name, items) for name in wanted if name != ID}
+        present = self._dropped({name: has for name, (_, has) in fetched.items()}, whole=only is None)
+        rows: dict[str, Tensor] = {}
+        counted: dict[str, Tensor] = {}
+        if ID in wanted:
+            rows[ID] = inputs.table("item", items)
+            counted[ID] = self._id_counts(inputs, items, like=rows[ID])
+        for name, (values, _) in fetched.items():
+            rows[name], counted[name] = self._policy(name)(self.project(name, values), present[name])
+        return rows, counted
+
+    def project(self, modality: str, features: Tensor) -> Tensor:
+        """`[n, dim]` from `[n, F]` features of a modality."""
+        projected: Tensor = self.projectors[parameter_name(modality)](features)
+        return projected
+
+    def presence(self, inputs: Inputs, items: Tensor | None, *, like: Tensor) -> dict[str, Tensor]:
+        """Which strands of some items count, by strand.
+
+        Args:
+            like: `[n, …]` any rows of these items.
+        """
+        counted = {}
+        for name in self.names:
+            if name == ID:
+                counted[name] = self._id_counts(inputs, items, like=like)
+            else:
+                present = inputs.features(name, items)[1]
+                masked = isinstance(self._policy(name), MissingMask)
+                counted[name] = present if masked else torch.ones_like(present)
+        return counted
+
+    def _policy(self, modality: str) -> nn.Module:
+        return self.missing[parameter_name(modality)]
+
+    def _dropped(self, present: dict[str, Tensor], *, whole: bool) -> dict[str, Tensor]:
+        if self.dropout is None or not whole or not self.training:
+            return present
+        return dict(self.dropout(present))
+
+    def _id_counts(self, inputs: Inputs, items: Tensor | None, *, like: Tensor) -> Tensor:
+        # Where there is nothing but the ID, it has to do.
+        if self.training or self.keep_id_of_cold_items or inputs.cold is None or not self.modalities:
+            return torch.ones(len(like), dtype=torch.bool, device=like.device)
+        return ~(inputs.cold if items is None else inputs.cold[items])

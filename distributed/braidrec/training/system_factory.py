@@ -1,0 +1,58 @@
+"""The published systems with parts of their own, by the type of their settings."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from braidrec.config.model import ModelConfig, SystemConfig
+from braidrec.config.systems.bm3 import BM3Config
+from braidrec.config.systems.freedom import FreedomConfig
+from braidrec.config.systems.grcn import GRCNConfig
+from braidrec.config.systems.mgcn import MGCNConfig
+from braidrec.config.systems.mmgcn import MMGCNConfig
+from braidrec.config.systems.slmrec import SLMRecConfig
+from braidrec.config.systems.vbpr import VBPRConfig
+from braidrec.config.systems.vbpr_mm import VBPRMMConfig
+from braidrec.models.contract import Recommender
+from braidrec.models.systems.bm3 import BM3
+from braidrec.models.systems.freedom import Freedom
+from braidrec.models.systems.grcn import GRCN
+from braidrec.models.systems.mgcn import MGCN
+from braidrec.models.systems.mmgcn import MMGCN
+from braidrec.models.systems.slmrec import SLMRec
+from braidrec.models.systems.vbpr import VBPR
+from braidrec.models.systems.vbpr_mm import VBPRMM
+
+SYSTEMS: dict[type, Callable[..., Recommender]] = {
+    VBPRConfig: VBPR,
+    VBPRMMConfig: VBPRMM,
+    MMGCNConfig: MMGCN,
+    GRCNConfig: GRCN,
+    SLMRecConfig: SLMRec,
+    BM3Config: BM3,
+    FreedomConfig: Freedom,
+    MGCNConfig: MGCN,
+}
+"""Their constructors take the settings by the same names."""
+
+OUTSIDE_THE_MODULE = {"kind", "prune_rate"}
+"""Settings that are not the module's business: its name, and how a relation is drawn."""
+
+
+def build_system(config: ModelConfig, dims: Mapping[str, int], dtype: torch.dtype | None) -> Recommender:
+    """The configured system.
+
+    Args:
+        dims: numbers per feature vector, by modality.
+        dtype: number format inside the propagation while training; None: that of the embeddings.
+    """
+    encoder = config.encoder
+    assert isinstance(encoder, SystemConfig)
+    arguments: dict[str, Any] = encoder.model_dump(exclude=OUTSIDE_THE_MODULE)
+    if "content" in " ".join(encoder.relations):
+        assert config.item_graph is not None, "checked before the run started"
+        arguments["item_layers"] = config.item_graph.layers
+    if encoder.relations:
+        arguments["dtype"] = dtype
+    return SYSTEMS[type(encoder)](dim=config.dim, initial_std=config.initial_std, dims=dims, **arguments)
