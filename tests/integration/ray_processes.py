@@ -4,13 +4,15 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 WORKER = "RayTrainWorker"
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+"""Of a Ray whose driver was killed, these two go last: a minute later, when they give up on Ray's central server."""
 _MARK = "BRAIDREC_TEST_OF"
 
 
@@ -73,12 +75,19 @@ class Surroundings:
             file.path.startswith(f"{self.temporary}/") for file in process.open_files()
         )
 
-    def left_over(self, *, seconds: float) -> list[str]:
+    def left_over(self, *, seconds: float, apart_from: Collection[str] = ()) -> list[str]:
         """Names of the processes that are still there after all the time they are given to end."""
         deadline = time.monotonic() + seconds
-        while (living := self.processes()) and time.monotonic() < deadline:
+        while (left := self._names() - set(apart_from)) and time.monotonic() < deadline:
             time.sleep(0.2)
-        return [process.name() for process in living]
+        return sorted(left)
+
+    def _names(self) -> set[str]:
+        names = set()
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                names.add(process.name())
+        return names
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from finished_session import SESSION_SECONDS, Session, epochs_of
-from ray_processes import Surroundings, surroundings
+from ray_processes import AGENTS, Surroundings, surroundings
 from training_session import EPOCHS, KILLED_AFTER, STREAMED, checkpoint_after, settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def ended(session: Session, around: Surroundings, driver: Driver) -> Stage:
         output=output,
         mlflow_id=run.info.run_id,
         mlflow_status=run.info.status,
-        processes_left=around.left_over(seconds=120),
+        processes_left=around.left_over(seconds=120, apart_from=AGENTS),
     )
 
 
@@ -102,10 +102,11 @@ def course(training_session: Session, tmp_path_factory: pytest.TempPathFactory) 
         yield Course(killed=killed, refused=(second.returncode, said), finished=finished)
 
 
-def test_no_process_outlives_a_killed_driver(course: Course) -> None:
+def test_no_process_outlives_its_driver(course: Course) -> None:
     assert course.killed.exit_status == -signal.SIGKILL
     assert course.killed.mlflow_status == "RUNNING", "nobody was left to say otherwise"
     assert course.killed.processes_left == []
+    assert course.finished.processes_left == []
 
 
 def test_a_second_process_is_refused_while_one_writes_the_run(course: Course) -> None:
