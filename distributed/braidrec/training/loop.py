@@ -98,8 +98,9 @@ class Loop:
 
     def _train(self, epoch: int) -> dict[str, float]:
         """All steps of an epoch; mean losses and the rate."""
-        with self.timer.phase("views"):
-            self.parts.before_epoch(epoch)
+        if self.parts.world.relations.views:
+            with self.timer.phase("views"):
+                self.parts.before_epoch(epoch)
         start = reported = time.perf_counter()
         losses = torch.zeros(len(self.step.term_names), dtype=torch.float64)
         weights = torch.zeros(len(self.step.term_names), dtype=torch.float64)
