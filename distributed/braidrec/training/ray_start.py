@@ -20,6 +20,8 @@ _HERE = {
     # One machine is not taken away node by node, and asking two workers how they are costs nothing.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Ray starts its workers at niceness 15, and whatever else runs on a machine takes the cores from a training.
+    "RAY_worker_niceness": "0",
     # A dozen actors that mostly wait. With as many starting at once as there are cores, a machine of two takes longer
     # to begin, and Ray warns of each pair.
     "RAY_worker_maximum_startup_concurrency": "8",
