@@ -49,7 +49,7 @@ class MGCN(nn.Module):
         ValueError: no modality, fewer than one hop on the item–item graphs, or a temperature that is not above 0.
     """
 
-    term_names = ("contrast_users", "contrast_items")
+    term_names: tuple[str, ...] = ("contrast_users", "contrast_items")
 
     def __init__(
         self,
