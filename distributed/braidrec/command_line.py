@@ -1,8 +1,10 @@
 """What all jobs have in common on the command line. Light to import: the rest follows when the arguments are right."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from braidrec.errors import RunError, Stopped
 from braidrec.interpreter import continue_with_rays_python
@@ -16,6 +18,23 @@ def job_parser(description: str | None) -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="a.b=c", dest="overrides", help="override one key"
     )
     return parser
+
+
+def modality_share(text: str) -> str:
+    """The override that `--drop-modality NAME=SHARE` stands for.
+
+    Raises:
+        ArgumentTypeError: something else than a name and a number.
+    """
+    name, _, share = text.rpartition("=")
+    try:
+        return f"drop_modality={json.dumps({name: float(share)})}" if name else _not_a_share(text)
+    except ValueError:
+        return _not_a_share(text)
+
+
+def _not_a_share(text: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=SHARE, as in image=0.5")
 
 
 def run_job(main: Callable[[], None]) -> None:

@@ -202,7 +202,10 @@ class EvaluationConfig(Strict):
         default=False, description="Also test at every validation, for curves. Never used to select anything."
     )
     auc: bool = Field(default=False, description="Also the exact AUC per user (slower).")
-    slices: bool = Field(default=True, description="Also by user activity and item popularity, at the end.")
+    slices: bool = Field(
+        default=True,
+        description="At the end, also by user activity, item popularity, cold and warm items, and their modalities.",
+    )
     tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
 
 

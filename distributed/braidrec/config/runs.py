@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
-from braidrec.config.scalars import Positive
+from braidrec.config.scalars import Positive, Seed, Share
 
 
 class RunReference(Strict):
@@ -27,7 +27,17 @@ class EvaluateConfig(RunReference):
     )
     at: tuple[Positive, ...] = Field(default=(10, 20), description="Cut-offs k.")
     auc: bool = Field(default=False, description="Also the exact AUC per user (slower).")
-    slices: bool = Field(default=True, description="Also by user activity, item popularity, cold and warm items.")
+    slices: bool = Field(
+        default=True,
+        description="Also by user activity, item popularity, cold and warm items, and by the modalities an item has.",
+    )
+    drop_modality: dict[str, Share] = Field(
+        default_factory=dict,
+        description="By modality, the share of the items that have it which are treated as if they did not.",
+    )
+    drop_seed: Seed = Field(
+        default=0, description="Decides which these are; those of a smaller share are among those of a larger one."
+    )
     tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
     output: str | None = Field(
         default=None, description="Folder for metrics.json and per_user.parquet; null: in the run's folder."

@@ -1,6 +1,7 @@
 """What the jobs print at their end."""
 
 from rich.console import Console
+from rich.markup import escape
 
 from braidrec.display.summary import print_recommendations, print_summary
 from braidrec.runs.evaluate import EvaluateResult
@@ -13,7 +14,7 @@ def print_train_result(result: TrainResult) -> None:
         run_name=result.name,
         best_epoch=result.best_epoch,
         epochs_run=result.epochs_run,
-        metrics=result.metrics,
+        metrics={name: value for name, value in result.metrics.items() if name.startswith(("valid/", "test/"))},
         seconds=result.seconds,
         places={
             "run folder": result.folder,
@@ -32,9 +33,9 @@ def print_evaluate_result(result: EvaluateResult, console: Console | None = None
     from rich.table import Table
 
     console = console or Console()
-    table = Table(
-        title=f"{result.split}, {result.mask} masked, {result.result.num_users:,} users", title_justify="left"
-    )
+    without = "".join(f", {rate:.10g} without {name}" for name, rate in result.drop_modality.items())
+    title = f"{result.split}, {result.mask} masked, {result.result.num_users:,} users{without}"
+    table = Table(title=escape(title), title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in result.result.metrics.items():

@@ -1,4 +1,4 @@
-"""A model and its tables → final vectors, computed exactly over the whole graph."""
+"""A model and its tables → final representations, computed exactly over the whole graph."""
 
 from collections.abc import Mapping
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 from braidrec.evaluation.ranker import VectorRanker
 from braidrec.graph.neighbourhood import FullGraph, hop_specs
-from braidrec.models.contract import FetchFeatures, Inputs, Recommender
+from braidrec.models.contract import Encoded, FetchFeatures, Inputs, Recommender
 
 
 @torch.no_grad()
-def exact_vectors(
+def encode_exactly(
     model: Recommender,
     tables: Mapping[str, Tensor],
     graph: FullGraph,
     features: FetchFeatures,
     num_users: int,
     cold: Tensor,
-) -> Tensor:
-    """`[num_nodes, D]` vectors of all nodes. Nothing is sampled, whatever the model was trained with.
+) -> Encoded:
+    """All nodes, `[num_nodes, D]`, users first. Nothing is sampled, whatever the model was trained with.
 
     Args:
         tables: by name, all their rows.
@@ -39,7 +39,7 @@ def exact_vectors(
         features=features,
         cold=cold,
     )
-    return model.encode(inputs).vectors
+    return model.encode(inputs)
 
 
 def vector_ranker(vectors: Tensor, num_users: int, offset: float = 0.0, *, cosine: bool = False) -> VectorRanker:

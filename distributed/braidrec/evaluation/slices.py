@@ -14,6 +14,9 @@ from braidrec.evaluation.exact_sum import exact_sums, mean
 from braidrec.evaluation.metrics import RankedUsers, UserMetric
 from braidrec.evaluation.metrics.recall import Recall
 
+MAX_PATTERNS = 16
+"""Most groups of items by their modalities."""
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -122,3 +125,26 @@ def item_warmth(train_item_degree: Ints) -> PairSlice:
     """Held-out items that train shows ("warm") and that it never does ("cold")."""
     cold = (np.asarray(train_item_degree) == 0).astype(np.int64)
     return PairSlice(name="item_warmth", groups=("warm", "cold"), group_of=lambda _, items: cold[items])
+
+
+def item_modalities(present: Mapping[str, NDArray[np.bool_]]) -> PairSlice:
+    """Held-out items by the modalities that they have: "image+text", "text", …, "none".
+
+    Groups come in falling order of their number of items in the catalogue. Beyond `MAX_PATTERNS` the rarest patterns
+    are one group, "others".
+
+    Args:
+        present: by modality, `[num_items]`; at least one.
+    """
+    names = sorted(present)
+    rows = np.packbits(np.stack([present[name] for name in names], axis=1), axis=1)
+    patterns, group, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
+    has = np.unpackbits(patterns, axis=1, count=len(names)).astype(bool)
+    labels = ["+".join(name for name, there in zip(names, row, strict=True) if there) or "none" for row in has]
+    order = np.argsort(-counts, kind="stable")
+    kept = order if len(order) <= MAX_PATTERNS else order[: MAX_PATTERNS - 1]
+    place = np.full(len(order), len(kept), dtype=np.int64)
+    place[kept] = np.arange(len(kept))
+    of_item = place[group.reshape(-1)]
+    groups = tuple(labels[index] for index in kept) + (("others",) if len(kept) < len(order) else ())
+    return PairSlice(name="item_modalities", groups=groups, group_of=lambda _, items: of_item[items])

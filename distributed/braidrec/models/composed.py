@@ -73,13 +73,19 @@ class ComposedRecommender(nn.Module):
         self.embedded = tuple(name for name in strands.names if name not in self.aggregated)
         self.user_std = user_std
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
-        self.tasks = nn.ModuleDict(dict(tasks or {}))  # type: ignore[arg-type]
+        self.task_names = tuple(tasks or {})
+        self.tasks = nn.ModuleDict({parameter_name(name): task for name, task in (tasks or {}).items()})  # type: ignore[misc]
         self.term_names = tuple(f"{name}{part}" for name, task in (tasks or {}).items() for part in task.parts)
 
     @property
     def dim(self) -> int:
         """Columns of a strand."""
         return self.strands.dim
+
+    @property
+    def attention_names(self) -> tuple[str, ...]:
+        """The strands that the columns of the output "attention" belong to."""
+        return tuple(sorted(self.strands.names))
 
     def tables(self) -> Mapping[str, TableSpec]:
         """Users' embeddings, a strand's beside the next one's, and the items' IDs."""
@@ -106,7 +112,11 @@ class ComposedRecommender(nn.Module):
         return branches
 
     def encode(self, inputs: Inputs) -> Encoded:
-        """Vectors of the seeds. `outputs` holds "attention", where fusion weighs the items' strands."""
+        """Vectors of the seeds.
+
+        `outputs` holds "attention" where fusion weighs the strands: `[items among the seeds, M]`, strands in
+        alphabetical order.
+        """
         return self.represent(inputs)
 
     def represent(self, inputs: Inputs, branch: str = MAIN, view: PropagationView = PLAIN) -> Encoded:
@@ -144,15 +154,23 @@ class ComposedRecommender(nn.Module):
         fused = self.fusion(*self.strands(inputs, sides.items))
         h = sides.join(inputs.table(USERS, sides.users), fused.vectors)
         vectors, ego = self._encoder.encode(neighbourhood, h, view)
-        outputs = {} if fused.weights is None else {"attention": fused.weights}
+        outputs = {}
+        if fused.weights is not None:
+            outputs["attention"] = self._of_seed_items(inputs, neighbourhood, fused.weights)
         return Encoded(vectors=vectors, ego=ego, outputs=outputs)
 
+    def _of_seed_items(self, inputs: Inputs, neighbourhood: Neighbourhood, of_items: Tensor) -> Tensor:
+        """From values of the input items `[n, M]` those of the items among the seeds."""
+        sides = inputs.sides(neighbourhood.input_nodes)
+        nobody = of_items.new_zeros(sides.num_rows - len(of_items), of_items.shape[1])
+        at_seeds = neighbourhood.at_seeds(sides.join(nobody, of_items), 0)
+        return inputs.sides(inputs.seeds).of_items(at_seeds, inputs.num_users)
+
     def _late(self, inputs: Inputs, neighbourhood: Neighbourhood, view: PropagationView) -> Encoded:
-        by_strand, ego = self._encode_strands(inputs, neighbourhood, view)
+        by_strand, present, ego = self._encode_strands(inputs, neighbourhood, view)
         seeds = inputs.sides(inputs.seeds)
         users = {name: seeds.of_users(rows, inputs.num_users) for name, rows in by_strand.items()}
         items = {name: seeds.of_items(rows, inputs.num_users) for name, rows in by_strand.items()}
-        present = self.strands.presence(inputs, seeds.items, like=next(iter(items.values())))
         if self.score_fusion is not None:
             of_users, fused_items = self.score_fusion(users, items, present)
         else:
@@ -165,25 +183,35 @@ class ComposedRecommender(nn.Module):
 
     def _encode_strands(
         self, inputs: Inputs, neighbourhood: Neighbourhood, view: PropagationView
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Every strand's representation at the seeds, and all their level 0 side by side."""
-        rows, neighbourhood = self._late_rows(inputs, neighbourhood)
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Every strand's representation at the seeds, which of them the items there have, and all level 0 side by side.
+
+        Presence is that of level 0: what dropout took from an item there must not count in the fusion either.
+        """
         names = self.strands.names
+        rows, counted, rest = self._late_rows(inputs, neighbourhood)
+        had = self._of_seed_items(inputs, neighbourhood, torch.stack([counted[name] for name in names], dim=-1))
+        present = dict(zip(names, had.unbind(-1), strict=True))
         if self._encoder.stackable:
-            vectors, ego = self._encoder.encode(neighbourhood, torch.cat([rows[name] for name in names], dim=1), view)
+            vectors, ego = self._encoder.encode(rest, torch.cat([rows[name] for name in names], dim=1), view)
             width = vectors.shape[1] // len(names)
             # A readout that concatenates levels has them outermost: level by level, strand by strand.
             levels = vectors.reshape(len(vectors), -1, len(names), self.dim)
             columns = levels.transpose(1, 2).reshape(len(vectors), len(names), width)
-            return {name: columns[:, place] for place, name in enumerate(names)}, ego
-        encoded = {name: self._encoder_of(name).encode(neighbourhood, rows[name], view) for name in names}
+            return {name: columns[:, place] for place, name in enumerate(names)}, present, ego
+        encoded = {name: self._encoder_of(name).encode(rest, rows[name], view) for name in names}
         ego = torch.cat([encoded[name][1] for name in names], dim=1)
-        return {name: encoded[name][0] for name in names}, ego
+        return {name: encoded[name][0] for name in names}, present, ego
 
-    def _late_rows(self, inputs: Inputs, neighbourhood: Neighbourhood) -> tuple[dict[str, Tensor], Neighbourhood]:
-        """Level 0 of every strand; with aggregated users after the hop that makes their rows."""
+    def _late_rows(
+        self, inputs: Inputs, neighbourhood: Neighbourhood
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Neighbourhood]:
+        """Level 0 of every strand, the input items' presence, and what is to be propagated over.
+
+        With aggregated users level 0 comes after the hop that makes their rows.
+        """
         sides = inputs.sides(neighbourhood.input_nodes)
-        of_items, _ = self.strands(inputs, sides.items)
+        of_items, counted = self.strands(inputs, sides.items)
         embedded = inputs.table(USERS, sides.users) if self.embedded else None
         rows = {}
         for name in self.strands.names:
@@ -196,8 +224,8 @@ class ComposedRecommender(nn.Module):
                 of_users = embedded[:, place * self.dim : (place + 1) * self.dim]
             rows[name] = sides.join(of_users, of_items[name])
         if not self.aggregated:
-            return rows, neighbourhood
-        return self._aggregate_users(inputs, neighbourhood, rows), neighbourhood.after_first_hop()
+            return rows, counted, neighbourhood
+        return self._aggregate_users(inputs, neighbourhood, rows), counted, neighbourhood.after_first_hop()
 
     def _aggregate_users(
         self, inputs: Inputs, neighbourhood: Neighbourhood, rows: Mapping[str, Tensor]
@@ -246,4 +274,4 @@ class ComposedRecommender(nn.Module):
         return encoder
 
     def _all_tasks(self) -> dict[str, Task]:
-        return dict(self.tasks.items())  # type: ignore[arg-type]
+        return dict(zip(self.task_names, self.tasks.values(), strict=True))  # type: ignore[arg-type]

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from braidrec.models.fusion.attention import StrandAttention
 from braidrec.models.fusion.fusion import Fused
-from braidrec.models.fusion.scores import ScoreCombination, fuse_scores
+from braidrec.models.fusion.scores import ScoreCombination, fuse_scores, item_scale
 from braidrec.models.fusion.strands import Strands
 
 
@@ -34,6 +35,8 @@ class ScoreFusion(nn.Module):
         super().__init__()
         self.dims = {name: dims[name] for name in sorted(dims)}
         self.combine, self.weights = combine, weights
+        # What the scores would refuse in the first step is refused before there is one.
+        item_scale({name: torch.empty(0, width) for name, width in dims.items()}, combine=combine, weights=weights)
         if weighting == "attention" and len(set(dims.values())) > 1:
             raise ValueError(f"weighting='attention' needs strands of equal width, not {dict(dims)}")
         widest = next(iter(self.dims.values()))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from braidrec.models.contract import Inputs
 from braidrec.models.fusion.strands import check_names, parameter_name
-from braidrec.models.missing import MissingMask, MissingPolicy, ModalityDropout
+from braidrec.models.missing import MissingPolicy, ModalityDropout
 
 ID = "id"
 
@@ -39,6 +39,8 @@ class ItemStrands(nn.Module):
         super().__init__()
         if not use_id and not projectors:
             raise ValueError("a model without ID embeddings needs at least one modality")
+        if ID in projectors:
+            raise ValueError(f"a modality must not be called {ID!r}: that is the name of the ID embedding's strand")
         self.dim, self.use_id, self.initial_std = dim, use_id, initial_std
         self.modalities = tuple(projectors)
         self.names = ((ID,) if use_id else ()) + self.modalities
@@ -72,22 +74,6 @@ class ItemStrands(nn.Module):
         """`[n, dim]` from `[n, F]` features of a modality."""
         projected: Tensor = self.projectors[parameter_name(modality)](features)
         return projected
-
-    def presence(self, inputs: Inputs, items: Tensor | None, *, like: Tensor) -> dict[str, Tensor]:
-        """Which strands of some items count, by strand.
-
-        Args:
-            like: `[n, …]` any rows of these items.
-        """
-        counted = {}
-        for name in self.names:
-            if name == ID:
-                counted[name] = self._id_counts(inputs, items, like=like)
-            else:
-                present = inputs.features(name, items)[1]
-                masked = isinstance(self._policy(name), MissingMask)
-                counted[name] = present if masked else torch.ones_like(present)
-        return counted
 
     def _policy(self, modality: str) -> nn.Module:
         return self.missing[parameter_name(modality)]

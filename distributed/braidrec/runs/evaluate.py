@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from braidrec.config.load import ConfigError, validate
 from braidrec.config.run import EvaluationConfig
@@ -18,7 +18,11 @@ from braidrec.training.validation import SplitEvaluation
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateResult:
-    """Metrics of a run on a split, and where the values of every user are."""
+    """Metrics of a run on a split, and where the values of every user are.
+
+    Attributes:
+        drop_modality: by modality, the share of its items that were treated as if they did not have it.
+    """
 
     run: str
     split: str
@@ -26,6 +30,8 @@ class EvaluateResult:
     result: EvaluationResult
     metrics_file: str
     per_user_file: str
+    drop_modality: dict[str, float] = field(default_factory=dict)
+    drop_seed: int = 0
 
 
 def evaluate(
@@ -36,7 +42,7 @@ def evaluate(
     Args:
         run: name of a finished run in `storage`, or its folder.
         progress: called with (users done, users in all).
-        options: the keys of `EvaluateConfig`: storage, split, mask, at, auc, slices, output, …
+        options: the keys of `EvaluateConfig`: storage, split, mask, at, auc, slices, drop_modality, output, …
     Raises:
         ConfigError, DatasetError, CheckpointError: naming what is wrong and the mend.
     """
@@ -45,7 +51,9 @@ def evaluate(
 
 def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]) -> EvaluateResult:
     """The same from a validated configuration, as jobs/evaluate.py calls it."""
-    run = open_run(config.run, config.storage, config.data_path)
+    run = open_run(
+        config.run, config.storage, config.data_path, drop_modality=config.drop_modality, drop_seed=config.drop_seed
+    )
     if run.data.num_rows(config.split) == 0:
         raise ConfigError(f"split: the data set {run.data.path} has no {config.split} interactions")
     settings = EvaluationConfig(at=config.at, auc=config.auc, slices=config.slices, tile_mb=config.tile_mb)
@@ -57,10 +65,11 @@ def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]
         mask=config.mask,
         rating=run.predicts_ratings,
         detail=True,
+        present=run.present,
     )
     done = evaluation.run(run.ranker, SingleProcess(), progress)
     folder = Location.of(absolute_place(config.output)) if config.output else run.folder.location.child("evaluations")
-    name = f"{config.split}-mask-{config.mask.replace('+', '-')}"
+    name = _name(config)
     per_user, metrics = folder.child(f"{name}-per-user.parquet"), folder.child(f"{name}.json")
     done.write_per_user(per_user)
     result = EvaluateResult(
@@ -70,9 +79,20 @@ def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]
         result=done.result,
         metrics_file=metrics.uri,
         per_user_file=per_user.uri,
+        drop_modality=config.drop_modality,
+        drop_seed=config.drop_seed,
     )
     metrics.write_bytes(_json(result))
     return result
+
+
+def _name(config: EvaluateConfig) -> str:
+    """Of the files: what was evaluated, so that evaluations of one run stand side by side."""
+    parts = [config.split, "mask", config.mask.replace("+", "-")]
+    parts += [f"drop-{name}-{rate:.10g}" for name, rate in sorted(config.drop_modality.items())]
+    if config.drop_modality and config.drop_seed:
+        parts.append(f"seed-{config.drop_seed}")
+    return "-".join(parts)
 
 
 def _json(result: EvaluateResult) -> bytes:

@@ -1,9 +1,12 @@
 """A finished run, read back: its configuration, its data, the final vectors of its best epoch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from braidrec.config.load import ConfigError
@@ -11,11 +14,12 @@ from braidrec.config.run import RatingMSEConfig, RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.evaluation.ranker import VectorRanker
-from braidrec.evaluation.scoring import exact_vectors, vector_ranker
+from braidrec.evaluation.scoring import encode_exactly, vector_ranker
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph
 from braidrec.graph.relation import Relation
 from braidrec.places import absolute_place
+from braidrec.runs.hidden import hidden_items
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
 from braidrec.training.context import SingleProcess
 from braidrec.training.model_factory import Surrounding, build_model
@@ -33,6 +37,7 @@ class FinishedRun:
         config: as it was trained, with `data.path` replaced if the data has moved.
         data: the data set.
         interactions: its train graph.
+        present: by modality that it uses, `[num_items]` the items that have it and were not made to lose it.
         ranker: scores of the best epoch, exact over the whole graph.
         best_epoch: which one that is.
     """
@@ -41,6 +46,7 @@ class FinishedRun:
     config: RunConfig
     data: DatasetFolder
     interactions: Relation
+    present: Mapping[str, NDArray[np.bool_]]
     ranker: VectorRanker
     best_epoch: int
 
@@ -48,16 +54,30 @@ class FinishedRun:
     def predicts_ratings(self) -> bool:
         return isinstance(self.config.objective.loss, RatingMSEConfig)
 
+    @property
+    def ranks_by_cosine(self) -> bool:
+        return ranks_by_cosine(self.config)
 
-def open_run(run: str, storage: str = "runs", data_path: str | None = None) -> FinishedRun:
+
+def open_run(
+    run: str,
+    storage: str = "runs",
+    data_path: str | None = None,
+    *,
+    drop_modality: Mapping[str, float] | None = None,
+    drop_seed: int = 0,
+) -> FinishedRun:
     """Load a finished run.
 
     Args:
         run: its name within `storage`, or the path or URI of its folder.
         storage: where runs are.
         data_path: where the data set is now, if it has moved.
+        drop_modality: by modality, the share of its items that are treated as if they did not have it.
+        drop_seed: decides which.
     Raises:
-        ConfigError: no such run, one without a result, or other data than it was trained on.
+        ConfigError: no such run, one without a result, other data than it was trained on, or a modality that it does
+            not use.
         CheckpointError: the checkpoint of its best epoch is damaged.
     """
     folder = _find(run, storage)
@@ -70,7 +90,8 @@ def open_run(run: str, storage: str = "runs", data_path: str | None = None) -> F
     data = DatasetFolder.open(data_path or config.data.path)
     folder.check_same_data(data.digest)
     context = SingleProcess()
-    world = open_world(config, data, context)
+    hidden = hidden_items(config, data, drop_modality, drop_seed) if drop_modality else None
+    world = open_world(config, data, context, hidden)
     store = CheckpointStore(folder.checkpoints, warn=lambda message: None)
     tensors, _ = store.load(result["best_epoch"])
     vectors = _vectors(config, tensors, world)
@@ -79,6 +100,7 @@ def open_run(run: str, storage: str = "runs", data_path: str | None = None) -> F
         config=config,
         data=data,
         interactions=world.interactions,
+        present=world.present,
         ranker=vector_ranker(
             vectors,
             data.num_users,
@@ -104,4 +126,4 @@ def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) 
     device = torch.device("cpu")
     graph = FullGraph(world.relations.fixed, device=device, kernel=choose_kernel(device))
     tables = with_prefix("table", tensors)
-    return exact_vectors(model, tables, graph, world.features.fetch, world.num_users, world.cold)
+    return encode_exactly(model, tables, graph, world.features.fetch, world.num_users, world.cold).vectors

@@ -133,10 +133,13 @@ def _table(
         table = table.without(hidden)
     policy = policy_of(config, name)
     surroundings = Surroundings(relation=interactions, first_node=folder.num_users)
-    if policy == "mean":
-        return fill_with_mean(table, fit_on=in_train, cache=cache)
-    if policy == "neighbours":
-        return fill_with_neighbours(table, surroundings, hops=2, fit_on=in_train, cache=cache)
+    try:
+        if policy == "mean":
+            return fill_with_mean(table, fit_on=in_train, cache=cache)
+        if policy == "neighbours":
+            return fill_with_neighbours(table, surroundings, hops=2, fit_on=in_train, cache=cache)
+    except ValueError as error:
+        raise ConfigError(f"model.modalities.missing={policy} on modality {name!r}: {error}") from None
     if policy == "propagation":
         return fill_by_propagation(table, surroundings, cache=cache)
     return table

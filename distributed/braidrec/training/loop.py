@@ -17,6 +17,7 @@ from braidrec.data.storage import Location
 from braidrec.errors import CheckpointError, RunError
 from braidrec.evaluation.full_ranking import rank
 from braidrec.evaluation.ranker import VectorRanker
+from braidrec.models.contract import Encoded
 from braidrec.training.build import Parts
 from braidrec.training.checkpoint import CheckpointStore, RunState, prefixed, with_prefix
 from braidrec.training.context import WorkerContext
@@ -31,7 +32,14 @@ from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
 from braidrec.training.step import Position, TrainStep
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
-from braidrec.training.validation import SplitEvaluation, SplitResult, make_ranker, sign_of
+from braidrec.training.validation import (
+    SplitEvaluation,
+    SplitResult,
+    attention_metrics,
+    encode_all,
+    make_ranker,
+    sign_of,
+)
 
 SECONDS_BETWEEN_PROGRESS = 0.4
 EXAMPLE_ITEMS = 5
@@ -146,8 +154,13 @@ class Loop:
     def _validate(self, epoch: int) -> dict[str, float]:
         watched = {"valid": self.valid, "test": self.test if self.config.evaluation.watch_test else None}
         with self.timer.phase("evaluation"):
-            results = self._evaluate(watched, make_ranker(self.parts), epoch)
-        return {f"{split}/{name}": value for split, done in results.items() for name, value in done.metrics.items()}
+            encoded = encode_all(self.parts)
+            results = self._evaluate(watched, make_ranker(self.parts, encoded), epoch)
+        return self._told(results, encoded)
+
+    def _told(self, results: Mapping[str, SplitResult], encoded: Encoded) -> dict[str, float]:
+        metrics = {f"{split}/{name}": value for split, done in results.items() for name, value in done.metrics.items()}
+        return metrics | attention_metrics(self.parts, encoded)
 
     def _evaluate(
         self, evaluations: Mapping[str, SplitEvaluation | None], ranker: VectorRanker, epoch: int
@@ -187,9 +200,10 @@ class Loop:
         if self.context.rank == 0:
             self.folder.child("per_user").remove()  # by an earlier finish, perhaps with more ranks
         self.context.barrier()
-        ranker = make_ranker(self.parts)
+        encoded = encode_all(self.parts)
+        ranker = make_ranker(self.parts, encoded)
         results = self._evaluate({"valid": self.valid, "test": self.test}, ranker, self.state.best_epoch)
-        metrics = {f"{split}/{name}": value for split, done in results.items() for name, value in done.metrics.items()}
+        metrics = self._told(results, encoded)
         if "test" in results:
             results["test"].write_per_user(self.folder.child(f"per_user/test/part-{self.context.rank:05d}.parquet"))
         example_user, example_items = self._example(ranker) if self.context.rank == 0 else (0, [])
@@ -295,6 +309,7 @@ class Loop:
             mask=mask,
             rating=self.parts.objective.needs_rating,
             detail=detail,
+            present=self.parts.world.present,
         )
 
     def _learning_rate(self, global_step: int) -> float:

@@ -80,6 +80,7 @@ def is_plain(config: ModelConfig) -> bool:
 
 
 def _plain(config: ModelConfig, surrounding: Surrounding) -> Recommender:
+    _refuse_ignored(config)
     encoder = config.encoder
     if isinstance(encoder, MatrixFactorisationConfig):
         return MatrixFactorisation(dim=config.dim, initial_std=config.initial_std, biases=encoder.biases)
@@ -93,7 +94,25 @@ def _plain(config: ModelConfig, surrounding: Surrounding) -> Recommender:
     )
 
 
+def _refuse_ignored(config: ModelConfig) -> None:
+    """Settings that have no effect on a model of IDs alone."""
+    plain = ModelConfig()
+    for key, kept in (("fusion", config.fusion == plain.fusion), ("modalities", config.modalities == plain.modalities)):
+        if not kept:
+            raise ConfigError(
+                f"model.{key} has no effect on IDs alone: name modalities in model.modalities.use, or ['*'], or remove "
+                "these keys"
+            )
+
+
 def _composed(config: ModelConfig, surrounding: Surrounding) -> Recommender:
+    encoder = config.encoder
+    if isinstance(encoder, MatrixFactorisationConfig) and encoder.biases:
+        raise ConfigError("model.encoder.biases=true is for IDs alone, without modalities, graphs and self-supervision")
+    if surrounding.dtype is not None and not isinstance(encoder, LightGCNConfig | MatrixFactorisationConfig):
+        raise ConfigError(
+            f"training.propagation.precision=bf16: model.encoder.kind={encoder.kind} propagates in fp32; use lightgcn"
+        )
     strands = _strands(config, surrounding.dims)
     build = _early if config.fusion.timing == "early" else _late
     return build(config, surrounding, strands)
@@ -105,7 +124,7 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
     fusion = _fusion(config, dict.fromkeys(strands.names, config.dim))
     encoder = _encoder(config, surrounding, fusion.out_dim)
     width = encoder.width(fusion.out_dim)
-    _check_graphs(config, width)
+    _check_graphs(config, width, fused=fusion.out_dim)
     return ComposedRecommender(
         strands=strands,
         encoder=_module(encoder),
@@ -119,13 +138,15 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
 
 
 def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -> Recommender:
+    if config.fusion.user_side == "aggregated" and not strands.modalities:
+        raise ConfigError("model.fusion.user_side=aggregated has no effect without model.modalities.use")
     shared = _encoder(config, surrounding, config.dim)
     widths = dict.fromkeys(strands.names, shared.width(config.dim))
     own = {name: _module(_encoder(config, surrounding, config.dim)) for name in strands.names}
     by_score = _score_fusion(config, widths) if config.fusion.of == "scores" else None
     by_vector = None if by_score is not None else _fusion(config, widths)
     width = by_score.out_dim if by_vector is None and by_score is not None else by_vector.out_dim  # type: ignore[union-attr]
-    _check_graphs(config, width)
+    _check_graphs(config, width, fused=None)
     return ComposedRecommender(
         strands=strands,
         encoder=_module(shared) if shared.stackable else own,
@@ -192,6 +213,8 @@ def _score_fusion(config: ModelConfig, dims: Mapping[str, int]) -> ScoreFusion:
             "model.fusion.of=scores: scores are combined by sum, mean or weighted, with weighting none or attention "
             f"and without a map; not combine={wanted.combine}, weighting={wanted.weighting}, map={wanted.map}"
         )
+    if wanted.gate_by is not None:
+        raise ConfigError(f"model.fusion.gate_by={wanted.gate_by} has no effect on scores: they have no gates")
     return ScoreFusion(dims, combine=wanted.combine, weights=wanted.weights, weighting=wanted.weighting)
 
 
@@ -235,18 +258,25 @@ def _dgl(wanted: object, dim: int) -> Encoder:
     )
 
 
-def _check_graphs(config: ModelConfig, width: int) -> None:
-    """What the item and the user graph add must be as wide as what it is added to."""
-    early = config.fusion.timing == "early"
+def _check_graphs(config: ModelConfig, width: int, *, fused: int | None) -> None:
+    """What the item and the user graph add must be as wide as what it is added to.
+
+    Args:
+        width: columns of the final vectors.
+        fused: columns of the rows that go into the encoder, a user's embedding among them; None: late.
+    """
+    mend = "use model.fusion.map=linear or another readout or combination"
     if config.item_graph is not None:
-        if config.item_graph.of == "fused" and not early:
+        on_id = config.item_graph.of == "id"
+        if not on_id and fused is None:
             raise ConfigError(
                 "model.item_graph.of=fused needs model.fusion.timing=early: late, nothing is fused before"
             )
-        if config.item_graph.of == "id" and width != config.dim:
-            raise ConfigError(
-                f"model.item_graph.of=id adds model.dim={config.dim} columns to vectors of {width}: use "
-                "model.fusion.map=linear or another readout or combination, or model.item_graph.of=fused"
-            )
-    if config.user_graph is not None and not early:
-        raise ConfigError("model.user_graph needs model.fusion.timing=early: late, a user has a row a strand")
+        added = config.dim if on_id else fused
+        if added != width:
+            raise ConfigError(f"model.item_graph.of={config.item_graph.of} adds {added} columns to {width}: {mend}")
+    if config.user_graph is not None:
+        if fused is None:
+            raise ConfigError("model.user_graph needs model.fusion.timing=early: late, a user has a row a strand")
+        if fused != width:
+            raise ConfigError(f"model.user_graph adds {fused} columns to {width}: use another model.encoder.readout")

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from braidrec.config.load import ConfigError
 from braidrec.config.model import ItemGraphConfig, ModelConfig, SystemConfig, UserGraphConfig
 from braidrec.config.self_supervision import (
     ContrastConfig,
@@ -133,7 +134,14 @@ class RelationBuilder:
         return relation
 
     def content(self, config: ItemGraphConfig, tables: Mapping[str, FeatureTable], *, combined: bool) -> None:
-        """`content/<modality>` of every modality; with `combined` their weighted sum `content` instead."""
+        """`content/<modality>` of every modality; with `combined` their weighted sum `content` instead.
+
+        Raises:
+            ConfigError: a negative weight.
+        """
+        for name, weight in (config.weights or {}).items():
+            if weight < 0:
+                raise ConfigError(f"model.item_graph.weights: that of {name!r} is {weight}; it must not be below 0")
         parts = {name: self._content_of(config, table) for name, table in tables.items()}
         if not combined:
             return

@@ -52,6 +52,9 @@ from braidrec.training.relations import view_name
 
 STRUCTURE_VIEWS = (EdgeDropoutConfig, NodeDropoutConfig, EdgeNoiseConfig, EdgeMaskConfig, LayerNoiseConfig)
 
+RESERVED = ("loss", "regulariser")
+"""Names of other summands of the loss."""
+
 
 def build_tasks(config: ModelConfig, dims: Mapping[str, int], *, width: int, gather: Gather) -> dict[str, Task]:
     """The tasks by name.
@@ -69,13 +72,15 @@ def build_tasks(config: ModelConfig, dims: Mapping[str, int], *, width: int, gat
 def _task(name: str, config: ModelConfig, dims: Mapping[str, int], width: int, gather: Gather) -> Task:
     wanted = config.self_supervision[name]
     key = f"model.self_supervision.{name}"
-    if not name or not name.isidentifier():
-        raise ConfigError(f"{key}: name a task in letters, digits and underscores")
+    if not name.isidentifier() or name in RESERVED:
+        raise ConfigError(f"{key}: name a task in letters, digits and underscores, but not {list(RESERVED)}")
     if isinstance(wanted, ContrastConfig):
-        return _contrast(name, wanted, config, width, gather)
+        return _contrast(name, wanted, config, dims, width, gather)
     if isinstance(wanted, AlignConfig):
         for strand in (wanted.first, wanted.second):
             _check_strand(key, strand, config, dims, fused=True)
+        if wanted.first == wanted.second and wanted.first_view == wanted.second_view == PlainViewConfig():
+            raise ConfigError(f"{key}: first and second are both {wanted.first!r}, so there is nothing to align")
         return Align(
             first=wanted.first,
             second=wanted.second,
@@ -92,7 +97,9 @@ def _task(name: str, config: ModelConfig, dims: Mapping[str, int], width: int, g
     return PredictEdges(negatives=wanted.negatives, coefficient=wanted.weight)
 
 
-def _contrast(name: str, wanted: ContrastConfig, config: ModelConfig, width: int, gather: Gather) -> Task:
+def _contrast(
+    name: str, wanted: ContrastConfig, config: ModelConfig, dims: Mapping[str, int], width: int, gather: Gather
+) -> Task:
     layers = getattr(config.encoder, "layers", 0)
     for place, view in (("first", wanted.first), ("second", wanted.second)):
         if isinstance(view, STRUCTURE_VIEWS) and not layers:
@@ -104,7 +111,10 @@ def _contrast(name: str, wanted: ContrastConfig, config: ModelConfig, width: int
         raise ConfigError(
             f"model.self_supervision.{name}: both views are plain, so there is nothing to learn from them"
         )
-    first, second = (_view(name, place, view, config, width) for place, view in ((1, wanted.first), (2, wanted.second)))
+    columns = config.dim * _strands_side_by_side(config, len(dims))
+    first, second = (
+        _view(name, place, view, config, width, columns) for place, view in ((1, wanted.first), (2, wanted.second))
+    )
     return Contrast(
         name=name,
         first=first,
@@ -115,7 +125,14 @@ def _contrast(name: str, wanted: ContrastConfig, config: ModelConfig, width: int
     )
 
 
-def _view(task: str, place: int, wanted: ViewConfig, config: ModelConfig, width: int) -> ViewOfVectors:
+def _view(
+    task: str, place: int, wanted: ViewConfig, config: ModelConfig, width: int, propagated: int
+) -> ViewOfVectors:
+    """
+    Args:
+        width: columns of the final vectors.
+        propagated: columns of the rows that are propagated.
+    """
     layers = getattr(config.encoder, "layers", 0)
     if isinstance(wanted, EdgeDropoutConfig):
         drawn = range(layers if wanted.per_layer else 1)
@@ -123,16 +140,15 @@ def _view(task: str, place: int, wanted: ViewConfig, config: ModelConfig, width:
     if isinstance(wanted, NodeDropoutConfig | EdgeNoiseConfig):
         return ViewOfVectors(relations=[view_name(task, place)])
     if isinstance(wanted, EdgeMaskConfig):
-        columns = config.dim * _columns(config)
-        return ViewOfVectors(edge_mask=EdgeMask(dim=columns, hidden=wanted.hidden, temperature=wanted.temperature))
+        return ViewOfVectors(edge_mask=EdgeMask(dim=propagated, hidden=wanted.hidden, temperature=wanted.temperature))
     if isinstance(wanted, LayerNoiseConfig):
         return ViewOfVectors(after_hop=SimGCLNoise(norm=wanted.norm))
     return ViewOfVectors(output=_row_view(wanted, width))
 
 
-def _columns(config: ModelConfig) -> int:
+def _strands_side_by_side(config: ModelConfig, modalities: int) -> int:
     """How many times model.dim the rows that are propagated have."""
-    strands = len(config.modalities.use) + config.fusion.use_id
+    strands = modalities + config.fusion.use_id
     if config.fusion.timing == "late":
         return strands if config.encoder.kind in ("mf", "lightgcn") else 1
     return strands if config.fusion.combine == "concat" and config.fusion.map == "none" else 1
@@ -171,6 +187,8 @@ def _reconstruct(key: str, wanted: ReconstructConfig, config: ModelConfig, dims:
         _check_strand(key, strand, config, dims, fused=False)
     if wanted.modality in wanted.sources:
         raise ConfigError(f"{key}.sources: {wanted.modality!r} would be predicted from itself; leave it out")
+    if not wanted.sources and not wanted.rate:
+        raise ConfigError(f"{key}.rate=0 hides nothing, so that there is nothing to predict; give sources, or a rate")
     loss: ReconstructionLoss = ReconstructionMSE() if wanted.loss == "mse" else ReconstructionCosine(exponent=2.0)
     return Reconstruct(
         modality=wanted.modality,

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from braidrec.config.load import ConfigError
@@ -19,10 +20,13 @@ from braidrec.errors import DivergedError
 from braidrec.evaluation.evaluator import Evaluator
 from braidrec.evaluation.metrics import higher_is_better
 from braidrec.evaluation.ranker import Ranker, VectorRanker
-from braidrec.evaluation.scoring import exact_vectors, vector_ranker
-from braidrec.evaluation.slices import Slice, item_popularity, item_warmth, user_activity
+from braidrec.evaluation.scoring import encode_exactly, vector_ranker
+from braidrec.evaluation.slices import Slice, item_modalities, item_popularity, item_warmth, user_activity
 from braidrec.evaluation.state import EvaluationResult, EvaluationState
 from braidrec.graph.relation import Relation
+from braidrec.models.contract import Encoded
+from braidrec.models.fusion.summary import attention_summary
+from braidrec.models.strands import ID
 from braidrec.training.build import Parts
 from braidrec.training.context import Collectives
 
@@ -58,6 +62,7 @@ class SplitEvaluation:
         mask: "train" or "train+valid": items taken out of the candidates.
         rating: also RMSE and MAE.
         detail: also slices and per-user values.
+        present: by modality, `[num_items]` who has it: one more slice.
     Raises:
         ConfigError: nothing is left to evaluate, or a cut-off that makes no sense.
     """
@@ -72,12 +77,14 @@ class SplitEvaluation:
         mask: str,
         rating: bool,
         detail: bool,
+        present: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> None:
         degree = np.diff(interactions.indptr)
         users, items = degree[: folder.num_users], degree[folder.num_users :]
         slices: list[Slice] = []
         if detail and config.slices:
             slices = [user_activity(users), item_popularity(items), item_warmth(items)]
+            slices += [item_modalities(present)] if present else []
         self._detail = detail
         held_out = pairs_of(folder, [split], with_ratings=rating)
         masked = pairs_of(folder, ["train", "valid"] if mask == "train+valid" else ["train"])
@@ -111,23 +118,51 @@ class SplitEvaluation:
         )
 
 
-def make_ranker(parts: Parts) -> VectorRanker:
-    """Final vectors of the model as it stands."""
+def encode_all(parts: Parts) -> Encoded:
+    """Final representations of all nodes by the model as it stands.
+
+    Raises:
+        DivergedError: they are not finite.
+    """
     assert isinstance(parts.model, nn.Module)
     parts.model.eval()
     tables = {name: table.all_rows() for name, table in parts.tables.items()}
-    vectors = exact_vectors(
+    encoded = encode_exactly(
         parts.model, tables, parts.whole_graph, parts.world.features.fetch, parts.num_users, parts.world.cold
     )
     parts.model.train()
-    if not bool(torch.isfinite(vectors).all()):
+    if not bool(torch.isfinite(encoded.vectors).all()):
         raise DivergedError(
             "the final vectors hold NaN or infinite values though every loss was finite; try a lower "
             "training.optimizer.learning_rate or set training.optimizer.gradient_clip"
         )
+    return encoded
+
+
+def make_ranker(parts: Parts, encoded: Encoded | None = None) -> VectorRanker:
+    """Scores of the model as it stands, or of what it has just encoded."""
     return vector_ranker(
-        vectors, parts.num_users, parts.objective.score_offset, cosine=getattr(parts.objective, "cosine", False)
+        (encode_all(parts) if encoded is None else encoded).vectors,
+        parts.num_users,
+        parts.objective.score_offset,
+        cosine=getattr(parts.objective, "cosine", False),
     )
+
+
+def attention_metrics(parts: Parts, encoded: Encoded) -> dict[str, float]:
+    """What the items' strands count in the fusion: "attention/image/mean", …; nothing where they are not weighed.
+
+    Over the items that have the strand. A stand-in for a missing vector is weighed in the model, but not counted here.
+    """
+    names: tuple[str, ...] = getattr(parts.model, "attention_names", ())
+    weights = encoded.outputs.get("attention")
+    if not names or weights is None:
+        return {}
+    present = {name: torch.from_numpy(has) for name, has in parts.world.present.items()}
+    if ID in names and present:
+        # An ID that does not count at evaluation, since its item is cold, has no weight at all.
+        present[ID] = weights[:, names.index(ID)] > 0
+    return {f"attention/{name}": value for name, value in attention_summary(names, weights, present).items()}
 
 
 def sign_of(monitor: str) -> int:

@@ -43,6 +43,11 @@ class World:
     def num_users(self) -> int:
         return self.folder.num_users
 
+    @property
+    def present(self) -> dict[str, NDArray[np.bool_]]:
+        """By modality, `[num_items]` who has it; what a policy has filled in does not count."""
+        return {name: table.present for name, table in self.features.tables.items()}
+
 
 def open_world(
     config: RunConfig,

@@ -3,7 +3,14 @@ import pytest
 from evaluation_oracles import MatrixRanker, random_problem, to_user_items, user_auc, user_values
 
 from braidrec.evaluation.evaluator import Evaluator
-from braidrec.evaluation.slices import PairSlice, UserSlice, item_popularity, item_warmth, user_activity
+from braidrec.evaluation.slices import (
+    PairSlice,
+    UserSlice,
+    item_modalities,
+    item_popularity,
+    item_warmth,
+    user_activity,
+)
 
 K = 10
 
@@ -117,3 +124,25 @@ def test_ready_made_slices_cover_all_held_out_items():
     pairs = {name: sum(group["num_held_out"] for group in groups.values()) for name, groups in found.items()}
     assert pairs["item_warmth"] == sum(map(len, problem.held_out))
     assert pairs["item_popularity"] == pairs["item_warmth"] - found["item_warmth"]["cold"]["num_held_out"]
+
+
+def test_items_by_what_they_have():
+    present = {
+        "text": np.array([True, False, True, True, False, True]),
+        "image": np.array([True, False, True, False, True, True]),
+    }
+    part = item_modalities(present)
+    assert part.groups[0] == "image+text" and sorted(part.groups) == ["image", "image+text", "none", "text"]
+    names = [part.groups[g] for g in part.group_of(np.zeros(6, dtype=int), np.arange(6))]
+    assert names == ["image+text", "none", "image+text", "text", "image", "image+text"]
+
+
+def test_rare_patterns_are_one_group():
+    # Pattern p of five modalities has 40 − p items: 32 patterns, of which 15 keep a group of their own.
+    patterns = np.repeat(np.arange(32), 40 - np.arange(32))
+    present = {f"m{bit}": (patterns >> bit & 1).astype(bool) for bit in range(5)}
+    part = item_modalities(present)
+    assert len(part.groups) == 16 and part.groups[-1] == "others"
+    assert part.groups[:4] == ("none", "m0", "m1", "m0+m1")
+    groups = part.group_of(np.zeros(len(patterns), dtype=int), np.arange(len(patterns)))
+    np.testing.assert_array_equal(groups, np.minimum(patterns, 15))

@@ -61,3 +61,31 @@ def ratings(runs_folder: Path) -> Finished:
         runs_folder, "ratings", "model.encoder.kind=mf", "model.encoder.biases=true", "objective.loss.kind=rating_mse",
         "evaluation.monitor=rmse", "evaluation.at=[5, 20]",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def fused(runs_folder: Path) -> Finished:
+    """Matrix factorisation on the sum of the ID and two modalities that some items lack; absent ones do not count."""
+    return _finish(
+        _multimodal(runs_folder), "fused", "model.encoder.kind=mf", "model.modalities.use=['*']",
+        "model.modalities.missing=mask", "evaluation.at=[5, 20]", "evaluation.auc=true",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def attending(runs_folder: Path) -> Finished:
+    """LightGCN after fusion by attention, on the data of `fused`."""
+    return _finish(
+        _multimodal(runs_folder), "attending", "model.encoder.layers=1", "model.modalities.use=['*']",
+        "model.modalities.missing=mask", "model.fusion.weighting=attention", "evaluation.every=2",
+    )  # fmt: skip
+
+
+def _multimodal(folder: Path) -> Path:
+    path = folder / "multimodal"
+    if not (path / "data").exists():
+        generate_planted(
+            str(path / "data"), num_users=NUM_USERS, num_items=NUM_ITEMS, num_interactions=800, num_topics=4,
+            modalities={"image": 6, "text": 4}, coverage=0.7,
+        )  # fmt: skip
+    return path

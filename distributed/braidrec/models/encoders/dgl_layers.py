@@ -18,7 +18,8 @@ class DGLEncoder(nn.Module):
 
     GraphSAGE: `σ(W_s h_v + W_n mean_{u ∈ N(v)} h_u)`. GAT: `σ(Σ_{u ∈ N(v)} α_uv W h_u)`, α a softmax over v's
     neighbours of an attention of both ends, averaged over heads; v itself takes part through a residual. The last layer
-    has no activation. On a sampled neighbourhood the mean, and the attention, are those of the sample.
+    has no activation. On a sampled neighbourhood the mean, and the attention, are those of the sample. Weights of the
+    edges, the relation's and a view's, multiply the messages within the mean, or the attention.
 
     Args:
         kind: which of the two.
@@ -47,7 +48,7 @@ class DGLEncoder(nn.Module):
         ego = neighbourhood.at_seeds(h, 0)
         levels, z = [ego], h
         for level, hop in enumerate(neighbourhood.hops, start=1):
-            z = self._convolve(level - 1, hop, z, view.weights(hop, z))
+            z = self._convolve(level - 1, hop, z, _edge_weights(hop, view.weights(hop, z), like=z))
             if level < self.layers:
                 z = F.leaky_relu(z, 0.2)
             z = view.perturbed(z)
@@ -57,6 +58,14 @@ class DGLEncoder(nn.Module):
     def _convolve(self, layer: int, hop: Hop, z: Tensor, edge_weight: Tensor | None) -> Tensor:
         out: Tensor = self.convolutions[layer](hop.block, (z, hop.own(z)), edge_weight=edge_weight)
         return out.mean(1) if self.kind == "gat" else out
+
+
+def _edge_weights(hop: Hop, of_view: Tensor | None, *, like: Tensor) -> Tensor | None:
+    """The relation's own weights, which a block leaves to the layer, times those of a view."""
+    own = hop.structure.weight
+    if own is None:
+        return of_view
+    return own.to(like.dtype) if of_view is None else own.to(of_view.dtype) * of_view
 
 
 def _layer(kind: DGLLayer, dim: int, heads: int, dropout: float) -> Any:

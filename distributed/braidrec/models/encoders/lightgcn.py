@@ -12,7 +12,8 @@ class LightGCNEncoder(nn.Module):
     """`E^{(l+1)} = D^{-1/2} A D^{-1/2} E^{(l)}` and a readout over l = 0..L (He et al., SIGIR 2020).
 
     With noise after the hops, `E^{(l+1)} = view(D^{-1/2} A D^{-1/2} E^{(l)})`, level 0 is left out of the readout, as
-    SimGCL has it (Yu et al., SIGIR 2022).
+    SimGCL has it (Yu et al., SIGIR 2022); but where levels are concatenated it stays, for a view is as wide as the
+    vectors that it is a view of.
 
     Args:
         layers: L.
@@ -32,12 +33,14 @@ class LightGCNEncoder(nn.Module):
 
     def encode(self, neighbourhood: Neighbourhood, h: Tensor, view: PropagationView = PLAIN) -> tuple[Tensor, Tensor]:
         """Readout and level 0 at the seeds."""
+        dtype = self.dtype if self.training else None
         if view is PLAIN:
-            dtype = self.dtype if self.training else None
             return propagate_to_readout(neighbourhood, h, self.readout, dtype=dtype)
         ego = neighbourhood.at_seeds(h, 0)
-        levels, z = ([] if view.after_hop else [ego]), h
+        levels, z = ([] if view.after_hop and self.readout != "concat" else [ego]), h
         for level, hop in enumerate(neighbourhood.hops, start=1):
-            z = view.perturbed(hop.aggregate(z, view.weights(hop, z)))
+            weights = view.weights(hop, z)
+            inside = z if dtype is None else z.to(dtype)
+            z = view.perturbed(hop.aggregate(inside, None if weights is None else weights.to(inside.dtype)).to(h.dtype))
             levels.append(neighbourhood.at_seeds(z, level))
         return combine_levels(levels, self.readout), ego

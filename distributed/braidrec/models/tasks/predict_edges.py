@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import nn
 
 from braidrec.models.contract import Encoded, Inputs, LossTerm, StepContext
 from braidrec.models.tasks.contract import Represents
+from braidrec.objectives.self_supervised.candidates import draw_negatives
 from braidrec.objectives.self_supervised.edge_prediction import EdgePrediction
 
 
 class PredictEdges(nn.Module):
     """`coefficient · mean` over the batch's interactions (u, i) of `−log σ⟨z_u, z_i⟩ − mean_j log(1 − σ⟨z_u, z_j⟩)`.
 
-    The j are other interactions' items of the batch, drawn at random; should one be i itself, it is skipped by taking
-    the next row's.
+    The j are items of the batch's other interactions, drawn at random from this rank's rows with another item than i;
+    in a batch with one item only there is nothing to tell apart, and its rows do not count.
 
     Args:
         negatives: j for each interaction.
@@ -36,11 +36,9 @@ class PredictEdges(nn.Module):
         """One."""
         size = step.batch.size
         users, items = step.places[:size], step.places[size : 2 * size]
-        drawn = torch.randint(size, (size, self.negatives), device=items.device)
-        others = items[drawn]
-        same = others == items.unsqueeze(-1)
-        others = torch.where(same, items[(drawn + 1) % size], others)
+        drawn, exists = draw_negatives(items.repeat_interleave(self.negatives), items, step.batch.real > 0)
+        others = items[drawn].view(size, self.negatives)
         values = self.loss.rows(encoded.vectors, users, items, others)
-        real = step.batch.real.to(values.dtype)
-        term = LossTerm(total=(values * real).sum(), weight=real.sum(), coefficient=self.coefficient)
+        weight = step.batch.real.to(values.dtype) * exists.view(size, self.negatives)[:, 0]
+        term = LossTerm(total=(values * weight).sum(), weight=weight.sum(), coefficient=self.coefficient)
         return {"": term}
