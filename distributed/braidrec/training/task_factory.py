@@ -125,9 +125,7 @@ def _contrast(
     )
 
 
-def _view(
-    task: str, place: int, wanted: ViewConfig, config: ModelConfig, width: int, propagated: int
-) -> ViewOfVectors:
+def _view(task: str, place: int, wanted: ViewConfig, config: ModelConfig, width: int, propagated: int) -> ViewOfVectors:
     """
     Args:
         width: columns of the final vectors.
