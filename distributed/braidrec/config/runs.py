@@ -50,6 +50,12 @@ class RecommendConfig(RunReference):
     k: Positive = Field(default=20, description="Items per user.")
     users: tuple[str, ...] | None = Field(default=None, description="User ids; null: all users.")
     users_file: str | None = Field(default=None, description="Text file with one user id a line, instead of `users`.")
+    new_users: str | None = Field(
+        default=None,
+        description="CSV, TSV, JSON lines or Parquet with the columns user_id and item_id: recommend to these users, "
+        "whom training did not see, by the mean of their items' vectors. What they have there is not shown again, "
+        "unless exclude=none.",
+    )
     exclude: Literal["none", "train", "train+valid", "all"] = Field(
         default="all", description="Interactions of which splits a user is not shown again."
     )

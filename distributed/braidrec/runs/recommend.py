@@ -19,8 +19,11 @@ from braidrec.data.description import Split
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.evaluation.full_ranking import Ranking, rank_tiles
+from braidrec.evaluation.held_out import UserItems
+from braidrec.evaluation.ranker import VectorRanker
 from braidrec.places import absolute_place
 from braidrec.runs.finished import FinishedRun, open_run
+from braidrec.runs.new_users import new_user_ranker, read_new_users
 
 _SPLITS: dict[str, list[Split]] = {
     "none": [],
@@ -32,13 +35,20 @@ _SPLITS: dict[str, list[Split]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class RecommendResult:
-    """Where the files are."""
+    """Where the files are.
+
+    Attributes:
+        unknown_items: with `new_users`: distinct item ids of the file that the data set does not have.
+        users_without_items: with `new_users`: users left out because none of their items is known.
+    """
 
     recommendations: str
     num_users: int
     num_rows: int
     user_vectors: str | None = None
     item_vectors: str | None = None
+    unknown_items: int = 0
+    users_without_items: int = 0
 
 
 def recommend(
@@ -52,9 +62,10 @@ def recommend(
     Args:
         run: name of a finished run in `storage`, or its folder.
         progress: called with (users done, users in all).
-        options: the keys of `RecommendConfig`: k, users, exclude, candidates_file, vectors, output, …
+        options: the keys of `RecommendConfig`: k, users, new_users, exclude, candidates_file, vectors, output, …
     Raises:
         ConfigError: an unknown user or item id, or a file that is not there.
+        DatasetError: a file of new users that cannot be read.
     """
     return recommend_config(validate(RecommendConfig, {"run": run, **options}, "recommend()"), progress)
 
@@ -62,8 +73,8 @@ def recommend(
 def recommend_config(config: RecommendConfig, progress: Callable[[int, int], None]) -> RecommendResult:
     """The same from a validated configuration, as jobs/recommend.py calls it."""
     run = open_run(config.run, config.storage, config.data_path)
-    user_ids, item_ids = run.data.user_ids(), run.data.item_ids()
-    users = _wanted_users(config, user_ids)
+    item_ids = run.data.item_ids()
+    who = _new_users(config, run, item_ids) if config.new_users is not None else _known_users(config, run)
     candidates = None
     if config.candidates_file is not None:
         candidates = _indices(_lines(config.candidates_file), item_ids, f"candidates_file {config.candidates_file}")
@@ -71,24 +82,59 @@ def recommend_config(config: RecommendConfig, progress: Callable[[int, int], Non
         Location.of(absolute_place(config.output)) if config.output else run.folder.location.child("recommendations")
     )
     target = folder.child("recommendations.parquet")
-    mask = pairs_of(run.data, _SPLITS[config.exclude])
     tiles = rank_tiles(
-        run.ranker,
-        users,
-        mask=mask,
+        who.ranker,
+        who.wanted,
+        mask=who.mask,
         k_max=config.k,
         candidates=candidates,
         tile_mb=config.tile_mb,
         progress=progress,
     )
-    num_rows = _write_lists(target, tiles, user_ids, item_ids)
-    vectors = _write_vectors(folder, run, user_ids, item_ids) if config.vectors else (None, None)
+    num_rows = _write_lists(target, tiles, who.ids, item_ids)
+    vectors = _write_vectors(folder, run, who, item_ids) if config.vectors else (None, None)
     return RecommendResult(
         recommendations=target.uri,
-        num_users=len(users),
+        num_users=len(who.wanted),
         num_rows=num_rows,
         user_vectors=vectors[0],
         item_vectors=vectors[1],
+        unknown_items=who.unknown_items,
+        users_without_items=who.without_items,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Who:
+    """To whom it is recommended: all users that the ranker knows, those wanted, and what they are not shown again."""
+
+    ids: Any
+    wanted: NDArray[np.int64]
+    ranker: VectorRanker
+    mask: UserItems
+    unknown_items: int = 0
+    without_items: int = 0
+
+
+def _known_users(config: RecommendConfig, run: FinishedRun) -> _Who:
+    ids = run.data.user_ids()
+    mask = pairs_of(run.data, _SPLITS[config.exclude])
+    return _Who(ids=ids, wanted=_wanted_users(config, ids), ranker=run.ranker, mask=mask)
+
+
+def _new_users(config: RecommendConfig, run: FinishedRun, item_ids: Any) -> _Who:
+    if config.users is not None or config.users_file is not None:
+        raise ConfigError("new_users with users or users_file: all users of the new_users file are recommended to")
+    assert config.new_users is not None
+    new = read_new_users(config.new_users, item_ids)
+    nothing = UserItems.empty(num_users=len(new.ids), num_items=len(item_ids))
+    return _Who(
+        ids=new.ids,
+        wanted=np.arange(len(new.ids)),
+        ranker=new_user_ranker(run.ranker, new, cosine=run.ranks_by_cosine),
+        mask=nothing if config.exclude == "none" else new.items,
+        unknown_items=new.unknown_items,
+        without_items=new.without_items,
     )
 
 
@@ -122,11 +168,11 @@ def _as_table(tile: Ranking, user_ids: Any, item_ids: Any, schema: pa.Schema) ->
     )
 
 
-def _write_vectors(folder: Location, run: FinishedRun, user_ids: Any, item_ids: Any) -> tuple[str, str]:
+def _write_vectors(folder: Location, run: FinishedRun, who: _Who, item_ids: Any) -> tuple[str, str]:
     """The score of a user and an item is the inner product of their vectors, plus `offset` of the file's metadata."""
-    ranker = run.ranker
+    ranker = who.ranker
     matrices = {
-        "user": (user_ids, ranker.user_vectors(torch.arange(ranker.num_users)).numpy()),
+        "user": (who.ids, ranker.user_vectors(torch.arange(ranker.num_users)).numpy()),
         "item": (item_ids, ranker.item_vectors().numpy()),
     }
     uris = []
