@@ -169,7 +169,7 @@ def _module(encoder: Encoder) -> nn.Module:
 def _strands(config: ModelConfig, dims: Mapping[str, int]) -> ItemStrands:
     wanted, dim = config.modalities, config.dim
     projector = wanted.projector
-    policies = {name: policy_of(wanted, name) for name in dims}
+    policies = {name: policy_of(wanted, name) for name in sorted(dims)}
     return ItemStrands(
         dim=dim,
         use_id=config.fusion.use_id,
