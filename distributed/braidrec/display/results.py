@@ -42,7 +42,9 @@ def print_evaluate_result(result: EvaluateResult, console: Console | None = None
         table.add_row(name, f"{value:.4f}")
     console.print(table)
     for name, groups in result.result.slices.items():
-        columns = [key for key in next(iter(groups.values())) if key.startswith(("recall", "num_users"))]
+        # A group without users has no recall, and may well be the first.
+        keys = dict.fromkeys(key for values in groups.values() for key in values)
+        columns = [key for key in keys if key.startswith(("recall", "num_users"))]
         table = Table(title=name, title_justify="left")
         table.add_column("group")
         for column in columns:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -158,3 +159,12 @@ def test_attention_is_logged_at_validations_but_not_shown(
 def test_models_without_weights_tell_none(fused: Finished, lightgcn: Finished) -> None:
     for run in (fused, lightgcn):
         assert not [name for name in run.result.metrics if name.startswith("attention/")]
+
+
+def test_a_group_without_users_hides_no_others(fused: Finished, capsys: pytest.CaptureFixture[str]) -> None:
+    done = braidrec.evaluate("fused", storage=fused.storage, at=(5,))
+    groups = {"warm": {"num_users": 0.0}, "cold": {"num_users": 3.0, "recall@5": 0.625}}
+    print_evaluate_result(replace(done, result=replace(done.result, slices={"item_warmth": groups})))
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["│", "warm", "│", "0", "│", "–", "│"] in rows
+    assert ["│", "cold", "│", "3", "│", "0.625", "│"] in rows
