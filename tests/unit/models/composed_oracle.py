@@ -1,6 +1,6 @@
 """The composed recommender once more, over dense numpy matrices of twelve nodes. Parameters are read out of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -90,9 +90,12 @@ def item_strands(
     return rows, present
 
 
-def readout_of(model: ComposedRecommender, h: np.ndarray) -> np.ndarray:
+def readout_of(model: ComposedRecommender, h: np.ndarray, graphs: Sequence[np.ndarray] | None = None) -> np.ndarray:
+    """LightGCN's, over the interactions or over one graph a layer."""
     encoder = next(iter(model.encoders.values()))
-    levels = [np.linalg.matrix_power(propagation_matrix(), layer) @ h for layer in range(encoder.layers + 1)]
+    levels = [h]
+    for graph in graphs or [propagation_matrix()] * encoder.layers:
+        levels.append(graph @ levels[-1])
     readout = getattr(encoder, "readout", "last")
     if readout == "concat":
         return np.concatenate(levels, axis=1)
@@ -127,14 +130,19 @@ def score_rows(model: ComposedRecommender, by_strand: Rows, present: Rows, confi
 
 
 def vectors_of(
-    model: ComposedRecommender, config: FusionConfig, tables: Mapping[str, torch.Tensor], *, training: bool = True
+    model: ComposedRecommender,
+    config: FusionConfig,
+    tables: Mapping[str, torch.Tensor],
+    *,
+    training: bool = True,
+    graphs: Sequence[np.ndarray] | None = None,
 ) -> np.ndarray:
-    """`[nodes, D]` final vectors."""
+    """`[nodes, D]` final vectors, over the interactions or over one graph a layer (early fusion only)."""
     strands, present = item_strands(model, tables, training=training)
     users = tables["user"].detach().numpy() if "user" in tables else np.zeros((NUM_USERS, 0))
     if model.early:
         fused = fused_rows(model.fusion, strands, present, config)
-        vectors = readout_of(model, np.concatenate([users, fused]))
+        vectors = readout_of(model, np.concatenate([users, fused]), graphs)
     else:
         vectors = late(model, config, strands, present, users)
     if model.item_graph:
