@@ -26,7 +26,7 @@ from braidrec.training.events import EpochEnd, Finished
 pytestmark = pytest.mark.slow
 
 LINEAGE = DatasetLineage(name="planted", path="/data/planted", digest="0" * 64)
-START_SECONDS = 90
+START_SECONDS = 240
 
 
 class Server:
@@ -170,7 +170,7 @@ def outage(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Outage:
     returned, lost = make("returned"), make("lost", flush_seconds=2.0)
     for run in (returned, lost):
         log_epochs(run, range(1, 11))
-        wait_for(partial(has_epochs, outage.client, run, 10), 30)
+        wait_for(partial(has_epochs, outage.client, run, 10), 120)
     server.kill()
     for epoch in range(11, 41):
         log_epochs(returned, range(epoch, epoch + 1))

@@ -52,7 +52,7 @@ class Checkout:
             env={"PATH": str(self.programs), "RECORD": str(self.record), **settings},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 

@@ -65,6 +65,6 @@ def test_it_starts_again_only_in_a_job_whose_python_has_no_ray(
     environment = {"PATH": os.environ["PATH"], **({"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"} if in_job else {})}
     # -S: without this environment's packages, as a Python in which nothing is installed.
     command = [sys.executable, "-S", str(script), "--set", "a b"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment, check=True)
     assert result.stdout.split()[0] == wanted
     assert result.stdout.strip().endswith(f"{script} --set a b")

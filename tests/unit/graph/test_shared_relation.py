@@ -176,7 +176,7 @@ def test_processes_that_build_at_once(tmp_path: Path) -> None:
     workers = [context.Process(target=_build_with_others, args=(tmp_path, barrier, results)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=120) for _ in workers]
+    found = [results.get(timeout=240) for _ in workers]
     for worker in workers:
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0, 0]

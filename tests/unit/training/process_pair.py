@@ -17,7 +17,7 @@ from braidrec.training.context import ProcessGroup
 from braidrec.training.environment import use_threads
 from braidrec.training.events import Event
 
-SECONDS = 120
+SECONDS = 240
 
 
 class GroupWorker(ProcessGroup):
