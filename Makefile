@@ -24,8 +24,8 @@ quickstart: environment ## generate a small data set, train on two Ray workers, 
 test: lint types ## everything: style, types, all tests
 	$(PYTEST)
 
-test-fast: environment-dev ## the tests that need no more than a few seconds each
-	$(PYTEST) -m 'not slow'
+test-fast: environment-dev ## the tests that need no more than three seconds each, on all cores
+	OMP_NUM_THREADS=1 $(PYTEST) -m 'not slow' -n auto --dist loadfile
 
 lint: environment-dev ## style and formatting
 	$(VENV_PYTHON) -m ruff check

@@ -26,6 +26,8 @@ from braidrec.data.writer import DatasetWriter
 
 SPLITS = ("train", "valid", "test")
 
+pytestmark = pytest.mark.slow  # all of them wait for Ray to start
+
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_running():
@@ -140,7 +142,6 @@ def test_splits_by_time(tmp_path, seed, kind):
     check_split_by_time(tmp_path, seed, kind)
 
 
-@pytest.mark.slow
 def test_splits_by_time_over_several_partitions(tmp_path):
     check_split_by_time(tmp_path, 2, "global_time", "partition_rows=90", "part_rows=60")
 
@@ -234,7 +235,6 @@ def content(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in Path(folder).rglob("*") if file.is_file()}
 
 
-@pytest.mark.slow
 def test_the_same_configuration_gives_the_same_bytes_however_the_work_is_cut(tmp_path):
     log = write_log(tmp_path / "log", random_log(2), files=3)
     for name, rows in (("a", 5_000_000), ("b", 50)):
