@@ -36,6 +36,13 @@ class LightGCNConfig(Strict):
     readout: Readout = Field(
         default="mean", description="How the representations of all layers (0 = the embedding itself) are combined."
     )
+    ego: bool = Field(default=True, description="Layer 0 takes part in the readout; SimGCL leaves it out.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LightGCNConfig":
+        if self.readout == "last" and not self.ego:
+            raise ValueError("ego=false has no effect on readout=last, which has no layer 0; remove it")
+        return self
 
 
 class NGCFConfig(Strict):

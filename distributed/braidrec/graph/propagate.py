@@ -35,29 +35,31 @@ def propagate(neighbourhood: Neighbourhood, h: Tensor, *, dtype: torch.dtype | N
 
 
 def propagate_to_readout(
-    neighbourhood: Neighbourhood, h: Tensor, readout: Readout, *, dtype: torch.dtype | None = None
+    neighbourhood: Neighbourhood, h: Tensor, readout: Readout, *, dtype: torch.dtype | None = None, ego: bool = True
 ) -> tuple[Tensor, Tensor]:
     """`propagate`, then `combine_levels`, without keeping the levels where the readout needs only their weighted sum.
 
+    Args:
+        ego: level 0 is one of the levels that are combined; without it there must be hops.
     Returns:
         the readout and level 0, both at the seeds.
     """
     num_levels = len(neighbourhood.hops) + 1
     if readout == "concat" or not _one_symmetric_relation(neighbourhood):
         levels = propagate(neighbourhood, h, dtype=dtype)
-        return combine_levels(levels, readout), levels[0]
-    weights = _level_weights(readout, num_levels)
-    vectors, ego = _ScaledChain.apply(neighbourhood, h, dtype or h.dtype, weights)
-    return vectors, ego
+        return combine_levels(levels if ego else levels[1:], readout), levels[0]
+    weights = _level_weights(readout, num_levels) if ego else (0.0, *_level_weights(readout, num_levels - 1))
+    vectors, first = _ScaledChain.apply(neighbourhood, h, dtype or h.dtype, weights)
+    return vectors, first
 
 
 def combine_levels(levels: Sequence[Tensor], readout: Readout) -> Tensor:
     """Readout of the levels' representations.
 
     Args:
-        levels: L + 1 tensors `[n, d]`.
+        levels: tensors `[n, d]`, at least one.
     Returns:
-        `[n, d]`, or `[n, (L + 1) d]` for "concat".
+        `[n, d]`, or all columns side by side for "concat".
     """
     if readout == "last":
         return levels[-1]

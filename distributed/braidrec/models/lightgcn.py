@@ -23,6 +23,7 @@ class LightGCN(WithoutTerms, nn.Module):
         initial_std: embeddings start as N(0, std²).
         dtype: number format inside the hops while training, None: that of the embeddings. Evaluation always has the
             latter, so that a run's metrics do not depend on how it was trained.
+        ego: level 0 takes part in the readout.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class LightGCN(WithoutTerms, nn.Module):
         readout: Readout = "mean",
         initial_std: float = 0.1,
         dtype: torch.dtype | None = None,
+        ego: bool = True,
     ) -> None:
         super().__init__()
         self.spec = TableSpec(width=dim, std=initial_std)
         self.layers = layers
         self.readout: Readout = readout
         self.dtype = dtype
+        self.ego = ego
 
     def tables(self) -> Mapping[str, TableSpec]:
         return {"id": self.spec}
@@ -50,5 +53,5 @@ class LightGCN(WithoutTerms, nn.Module):
         dtype = self.dtype if self.training else None
         neighbourhood = inputs.neighbourhoods["id"]
         rows = inputs.table("id", neighbourhood.input_nodes)
-        vectors, ego = propagate_to_readout(neighbourhood, rows, self.readout, dtype=dtype)
+        vectors, ego = propagate_to_readout(neighbourhood, rows, self.readout, dtype=dtype, ego=self.ego)
         return Encoded(vectors=vectors, ego=ego)

@@ -91,6 +91,7 @@ def _plain(config: ModelConfig, surrounding: Surrounding) -> Recommender:
         readout=encoder.readout,
         initial_std=config.initial_std,
         dtype=surrounding.dtype,
+        ego=encoder.ego,
     )
 
 
@@ -226,6 +227,7 @@ def _encoder(config: ModelConfig, surrounding: Surrounding, dim: int) -> Encoder
             layers=wanted.layers,  # type: ignore[union-attr]
             readout=wanted.readout,  # type: ignore[union-attr]
             dtype=surrounding.dtype,
+            ego=wanted.ego,  # type: ignore[union-attr]
         ),
         NGCFConfig: lambda: _ngcf(wanted, dim),
         GraphSAGEConfig: lambda: _dgl(wanted, dim),

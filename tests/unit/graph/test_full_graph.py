@@ -120,6 +120,38 @@ def test_readout_without_levels(readout: str, seeds: str, chain: tuple[str, ...]
         assert_near(gradient, wanted)
 
 
+@pytest.mark.parametrize("chain", [(INTERACTIONS,) * 3, ("also_viewed", INTERACTIONS)])
+@pytest.mark.parametrize("readout", ["mean", "sum", "last", "concat"])
+def test_readout_without_level_zero(readout: str, chain: tuple[str, ...]) -> None:
+    start = rows(7, N, DIM).double()
+    powers = [np.eye(N)]
+    for name in chain:
+        powers.append(normalised(DENSE[name]) @ powers[-1])
+    reached = [power @ start.numpy() for power in powers[1:]]
+    wanted = {
+        "mean": sum(reached) / len(reached),
+        "sum": sum(reached),
+        "last": reached[-1],
+        "concat": np.concatenate(reached, axis=1),
+    }[readout]
+    h = start.clone().requires_grad_()
+    vectors, ego = propagate_to_readout(graph().neighbourhood(hop_specs(chain, [-1]), None), h, readout, ego=False)
+    assert_near(vectors, wanted)
+    assert_near(ego, start.numpy())
+    given = np.random.default_rng(1).normal(size=wanted.shape)
+    (gradient,) = torch.autograd.grad([vectors], h, torch.from_numpy(given))
+    readers = {
+        "mean": [power / len(reached) for power in powers[1:]],
+        "sum": powers[1:],
+        "last": [0 * power for power in powers[1:-1]] + powers[-1:],
+    }
+    if readout == "concat":
+        parts = np.split(given, len(reached), axis=1)
+        assert_near(gradient, sum(power.T @ part for power, part in zip(powers[1:], parts, strict=True)))
+    else:
+        assert_near(gradient, sum(reader.T @ given for reader in readers[readout]))
+
+
 @pytest.mark.parametrize("kernel", ["dgl", "torch"])
 @pytest.mark.parametrize("seeds", ["all", "some"])
 def test_first_and_second_derivatives_numerically(seeds: str, kernel: str) -> None:

@@ -117,3 +117,13 @@ def test_table_starts_as_asked() -> None:
     # 200,000 draws: standard errors of mean and deviation are 0.0007 and 0.0005; six of them are never exceeded.
     assert abs(float(rows.mean())) < 0.0042
     assert abs(float(rows.std()) - 0.3) < 0.003
+
+
+@pytest.mark.parametrize("readout", ["mean", "sum", "concat"])
+def test_level_zero_left_out(readout: str) -> None:
+    table = embeddings()
+    encoded = encode(LightGCN(dim=DIM, layers=3, readout=readout, ego=False), full_graph(), None, table)
+    levels = np.split(lightgcn_vectors(table.numpy(), 3, "concat"), 4, axis=1)[1:]
+    wanted = {"mean": sum(levels) / 3, "sum": sum(levels), "concat": np.concatenate(levels, axis=1)}[readout]
+    np.testing.assert_allclose(encoded.vectors.numpy(), wanted, rtol=0, atol=5e-7)
+    np.testing.assert_array_equal(encoded.ego.numpy(), table.numpy())

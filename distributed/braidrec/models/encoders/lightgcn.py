@@ -11,33 +11,40 @@ from braidrec.models.encoders.contract import PLAIN, PropagationView
 class LightGCNEncoder(nn.Module):
     """`E^{(l+1)} = D^{-1/2} A D^{-1/2} E^{(l)}` and a readout over l = 0..L (He et al., SIGIR 2020).
 
-    With noise after the hops, `E^{(l+1)} = view(D^{-1/2} A D^{-1/2} E^{(l)})`, level 0 is left out of the readout, as
-    SimGCL has it (Yu et al., SIGIR 2022); but where levels are concatenated it stays, for a view is as wide as the
-    vectors that it is a view of.
+    A view may change what a hop gives, `E^{(l+1)} = view(D^{-1/2} A D^{-1/2} E^{(l)})`. Its readout is that of the
+    vectors that it is a view of. SimGCL (Yu et al., SIGIR 2022) leaves level 0 out of both: it is the only level that
+    noise after the hops does not reach, and the same in any two views.
 
     Args:
         layers: L.
         readout: how the levels are combined.
         dtype: number format inside the hops while training; None: that of the rows.
+        ego: level 0 takes part in the readout.
+    Raises:
+        ValueError: no hops, and level 0 left out.
     """
 
     stackable = True
 
-    def __init__(self, *, layers: int, readout: Readout = "mean", dtype: torch.dtype | None = None) -> None:
+    def __init__(
+        self, *, layers: int, readout: Readout = "mean", dtype: torch.dtype | None = None, ego: bool = True
+    ) -> None:
         super().__init__()
-        self.layers, self.readout, self.dtype = layers, readout, dtype
+        if not (ego or layers):
+            raise ValueError("layers=0 must be at least 1 without level 0")
+        self.layers, self.readout, self.dtype, self.ego = layers, readout, dtype, ego
 
     def width(self, dim: int) -> int:
-        """`dim`, or (L + 1) times that where levels are concatenated."""
-        return dim * (self.layers + 1) if self.readout == "concat" else dim
+        """`dim`, or that times the number of levels where they are concatenated."""
+        return dim * (self.layers + self.ego) if self.readout == "concat" else dim
 
     def encode(self, neighbourhood: Neighbourhood, h: Tensor, view: PropagationView = PLAIN) -> tuple[Tensor, Tensor]:
         """Readout and level 0 at the seeds."""
         dtype = self.dtype if self.training else None
         if view is PLAIN:
-            return propagate_to_readout(neighbourhood, h, self.readout, dtype=dtype)
+            return propagate_to_readout(neighbourhood, h, self.readout, dtype=dtype, ego=self.ego)
         ego = neighbourhood.at_seeds(h, 0)
-        levels, z = ([] if view.after_hop and self.readout != "concat" else [ego]), h
+        levels, z = ([ego] if self.ego else []), h
         for level, hop in enumerate(neighbourhood.hops, start=1):
             weights = view.weights(hop, z)
             inside = z if dtype is None else z.to(dtype)
