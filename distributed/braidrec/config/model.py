@@ -10,6 +10,7 @@ from braidrec.config.self_supervision import TaskConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.config.systems.grcn import GRCNConfig
+from braidrec.config.systems.lattice import LatticeConfig
 from braidrec.config.systems.mgcn import MGCNConfig
 from braidrec.config.systems.mmgcn import MMGCNConfig
 from braidrec.config.systems.slmrec import SLMRecConfig
@@ -183,7 +184,15 @@ class UserGraphConfig(Strict):
 
 
 SystemConfig = (
-    VBPRConfig | VBPRMMConfig | MMGCNConfig | GRCNConfig | SLMRecConfig | BM3Config | FreedomConfig | MGCNConfig
+    VBPRConfig
+    | VBPRMMConfig
+    | MMGCNConfig
+    | GRCNConfig
+    | SLMRecConfig
+    | BM3Config
+    | FreedomConfig
+    | MGCNConfig
+    | LatticeConfig
 )
 """Published systems with parts of their own: they do their own projecting and fusing."""
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from braidrec.evaluation.ranker import VectorRanker
 from braidrec.graph.neighbourhood import FullGraph, hop_specs
-from braidrec.models.contract import Encoded, FetchFeatures, Inputs, Recommender
+from braidrec.models.contract import Encoded, FetchFeatures, Inputs, LearnsRelations, Recommender
 
 
 @torch.no_grad()
@@ -23,9 +23,13 @@ def encode_exactly(
 
     Args:
         tables: by name, all their rows.
+        graph: of the relations that stay as they are; it gets those that the model learns.
         features: as `Inputs.features`.
         cold: `[num_items]` items without train interactions.
     """
+    if isinstance(model, LearnsRelations):
+        for relation in model.learned_relations(features, graph.relations, num_users=num_users).values():
+            graph.replace(relation)
     chains = {name: branch.relations(training=False) for name, branch in model.branches().items()}
     neighbourhoods = {
         name: graph.neighbourhood(hop_specs(chain, (-1,)), None) for name, chain in chains.items() if chain is not None

@@ -49,6 +49,11 @@ class FullGraph:
         # Kept, and with them the degree factors that they compute on first use.
         self._whole = {name: self._hop_of(relation) for name, relation in relations.items()}
 
+    @property
+    def relations(self) -> dict[str, Relation]:
+        """Those that it propagates over, by name."""
+        return {name: hop.relation for name, hop in self._whole.items()}
+
     def neighbourhood(
         self,
         chain: Sequence[HopSpec],

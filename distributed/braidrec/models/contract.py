@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from braidrec.graph.hop import Neighbourhood
+from braidrec.graph.relation import Relation
 from braidrec.models.sides import Sides
 
 Side = Literal["nodes", "users", "items"]
@@ -215,6 +216,25 @@ class Recommender(Protocol):
 
     def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
         """Its own loss terms of one training step, `term_names`."""
+        ...
+
+
+@runtime_checkable
+class LearnsRelations(Protocol):
+    """A model that also makes relations that it propagates over, from its parameters."""
+
+    def learned_relations(
+        self, features: FetchFeatures, relations: Mapping[str, Relation], *, num_users: int
+    ) -> Mapping[str, Relation]:
+        """What to propagate over from now on, by name. Asked for before each epoch and before each evaluation.
+
+        A function of the parameters, the features and the given relations alone, so that all ranks get the same.
+
+        Args:
+            features: as `Inputs.features`.
+            relations: those that stay as they are.
+            num_users: nodes below are users.
+        """
         ...
 
 

@@ -27,7 +27,7 @@ from braidrec.graph.choose import PropagationChoice, choose_propagation
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph, HopSpec, NeighbourhoodSource, SampledSubgraph, hop_specs
 from braidrec.graph.relation import INTERACTIONS, Relation
-from braidrec.models.contract import Recommender
+from braidrec.models.contract import LearnsRelations, Recommender
 from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.gather import RankGather, own_rows
 from braidrec.training.context import Collectives, WorkerContext
@@ -63,12 +63,19 @@ class Parts:
     delivery: Delivery
     facts: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def has_changing_relations(self) -> bool:
+        """Whether there is something to do before an epoch."""
+        return bool(self.world.relations.views) or isinstance(self.model, LearnsRelations)
+
     def before_epoch(self, epoch: int) -> None:
-        """Draw the views of this epoch."""
+        """Draw the views of this epoch, and let the model learn the relations that it makes itself."""
         for relation in self.world.relations.drawn(epoch, self.perturbed).values():
             self.source.replace(relation)
             if self.excludes_targets:
                 self.excluded[relation.name] = relation
+        for relation in _learned(self.model, self.world).values():
+            self.source.replace(relation.widened() if self.choice.mode == "sampled" else relation)
 
     @cached_property
     def excluded(self) -> dict[str, Relation]:
@@ -107,6 +114,10 @@ def build_parts(
     gather = RankGather(context) if context.world_size > 1 else own_rows
     surrounding = Surrounding(dims=world.features.dims, precision=propagation.precision, gather=gather)
     model = build_model(config.model, surrounding)
+    assert isinstance(model, nn.Module)
+    model.to(context.device)
+    learned = _learned(model, world)
+    relations = {**relations, **learned}
     objective = build_objective(config, folder, interactions, gather)
     chains = {
         name: hop_specs(chain, propagation.fan_outs)
@@ -126,8 +137,6 @@ def build_parts(
         ).to(context.device)
         for name, spec in model.tables().items()
     }
-    assert isinstance(model, nn.Module)
-    model.to(context.device)
     kernel = _kernel(context.device, propagation.kernel)
     whole_graph = FullGraph(relations, device=context.device, kernel=kernel)
     source: NeighbourhoodSource = whole_graph
@@ -135,6 +144,7 @@ def build_parts(
     if choice.mode == "sampled":
         wide = for_sampling(world.relations, context, cache_folder(config))
         perturbed = wide[INTERACTIONS]
+        wide |= {name: relation.widened() for name, relation in learned.items()}
         source = SampledSubgraph(wide, device=context.device, kernel=kernel, sampler=propagation.sampler)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
@@ -159,6 +169,13 @@ def build_parts(
             "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
         },
     )
+
+
+def _learned(model: Recommender, world: World) -> Mapping[str, Relation]:
+    """The relations that the model makes from its parameters as they are."""
+    if not isinstance(model, LearnsRelations):
+        return {}
+    return model.learned_relations(world.features.fetch, world.relations.fixed, num_users=world.num_users)
 
 
 def _remembered(choice: PropagationChoice, run_folder: RunFolder | None, context: Collectives) -> PropagationChoice:

@@ -3,7 +3,7 @@
 import difflib
 
 from braidrec.config.load import ConfigError
-from braidrec.config.model import ModelConfig, SystemConfig
+from braidrec.config.model import ItemGraphConfig, ModelConfig, SystemConfig
 from braidrec.config.run import (
     InBatchSoftmaxConfig,
     NegativesConfig,
@@ -67,6 +67,7 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
             raise ConfigError(
                 f"model.item_graph.weights={graph.weights}: give one for each used modality, {list(used)}"
             )
+        _check_item_graph_of_system(config)
     elif any(name.startswith("content") for name in relations):
         raise ConfigError(
             f"model.encoder.kind={model.encoder.kind} propagates over an item graph: set model.item_graph.neighbours"
@@ -92,6 +93,20 @@ def _check_system(config: RunConfig) -> None:
                 f"model.{key} has no effect: model.encoder.kind={model.encoder.kind} brings its own; remove these "
                 "keys, or use a general encoder (mf, lightgcn, ngcf, graphsage, gat)"
             )
+
+
+def _check_item_graph_of_system(config: RunConfig) -> None:
+    model = config.model
+    graph, kind = model.item_graph, model.encoder.kind
+    if graph is None or not isinstance(model.encoder, SystemConfig):
+        return
+    if graph.of != ItemGraphConfig().of:
+        raise ConfigError(f"model.item_graph.of={graph.of} has no effect on model.encoder.kind={kind}; remove it")
+    if graph.weights is not None and "content/*" in relations_of(model):
+        raise ConfigError(
+            f"model.item_graph.weights={graph.weights} has no effect: model.encoder.kind={kind} keeps a graph for each "
+            "modality; remove it"
+        )
 
 
 def _check_cut_offs(config: RunConfig) -> None:

@@ -106,7 +106,7 @@ class Loop:
 
     def _train(self, epoch: int) -> dict[str, float]:
         """All steps of an epoch; mean losses and the rate."""
-        if self.parts.world.relations.views:
+        if self.parts.has_changing_relations:
             with self.timer.phase("views"):
                 self.parts.before_epoch(epoch)
         start = reported = time.perf_counter()

@@ -9,6 +9,7 @@ from braidrec.config.model import ModelConfig, SystemConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.config.systems.grcn import GRCNConfig
+from braidrec.config.systems.lattice import LatticeConfig
 from braidrec.config.systems.mgcn import MGCNConfig
 from braidrec.config.systems.mmgcn import MMGCNConfig
 from braidrec.config.systems.slmrec import SLMRecConfig
@@ -18,6 +19,7 @@ from braidrec.models.contract import Recommender
 from braidrec.models.systems.bm3 import BM3
 from braidrec.models.systems.freedom import Freedom
 from braidrec.models.systems.grcn import GRCN
+from braidrec.models.systems.lattice import Lattice
 from braidrec.models.systems.mgcn import MGCN
 from braidrec.models.systems.mmgcn import MMGCN
 from braidrec.models.systems.slmrec import SLMRec
@@ -33,6 +35,7 @@ SYSTEMS: dict[type, Callable[..., Recommender]] = {
     BM3Config: BM3,
     FreedomConfig: Freedom,
     MGCNConfig: MGCN,
+    LatticeConfig: Lattice,
 }
 """Their constructors take the settings by the same names."""
 
@@ -53,6 +56,8 @@ def build_system(config: ModelConfig, dims: Mapping[str, int], dtype: torch.dtyp
     if "content" in " ".join(encoder.relations):
         assert config.item_graph is not None, "checked before the run started"
         arguments["item_layers"] = config.item_graph.layers
+        if isinstance(encoder, LatticeConfig):
+            arguments |= {"neighbours": config.item_graph.neighbours, "method": config.item_graph.method}
     if encoder.relations:
         arguments["dtype"] = dtype
     return SYSTEMS[type(encoder)](dim=config.dim, initial_std=config.initial_std, dims=dims, **arguments)
