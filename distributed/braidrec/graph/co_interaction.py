@@ -1,4 +1,4 @@
-"""User–user and item–item relations: who has the most interactions in common with whom."""
+"""User–user and item–item neighbours and relations: who has the most interactions in common with whom."""
 
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from braidrec.graph.knn import Neighbours
 from braidrec.graph.matrix import relation_from_matrix
 from braidrec.graph.relation import Relation
 
@@ -83,11 +84,7 @@ def co_interactions(
     Sparse products of a few rows at a time; the time is that of `Σ_i d_i²` additions, d the degrees of the other side.
     Arguments and errors as for `co_interaction_relation`.
     """
-    if side not in ("users", "items"):
-        raise ValueError(f"side must be 'users' or 'items', not {side!r}")
-    for name, value in (("k", k), ("pairs_at_once", pairs_at_once)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    _check_search(side, k, pairs_at_once)
     incidence = _incidence(interactions, num_users, side)
     transposed = incidence.T.tocsr()
     indices = np.full((incidence.shape[0], k), -1, dtype=np.int64)
@@ -98,6 +95,55 @@ def co_interactions(
         indices[rows + start, places] = others
         counts[rows + start, places] = common
     return CoInteractions(indices, counts)
+
+
+def co_interaction_neighbours(
+    interactions: Relation,
+    num_users: int,
+    k: int,
+    *,
+    side: Side = "items",
+    shrinkage: float = 0.0,
+    pairs_at_once: int = PAIRS_AT_ONCE,
+) -> Neighbours:
+    """The k items (users) of highest cosine of the sets of their users (items), the row itself excluded.
+
+    `s_ij = c_ij / (√(d_i d_j) + h)`, c the common ones, d the sizes of the sets, h the shrinkage, which takes
+    similarities back that stand on few interactions. Of equal ones the lower index comes first. Rows that have nothing
+    in common are no neighbours.
+
+    Args:
+        interactions: the train interactions, over the joint node space, in both directions.
+        num_users: nodes below are users.
+        k: neighbours an item.
+        side: "users" does the same for users.
+        shrinkage: h.
+        pairs_at_once: bounds the memory.
+    Raises:
+        ValueError: an unknown side, k or pairs_at_once below 1, a negative shrinkage.
+    """
+    _check_search(side, k, pairs_at_once)
+    if not 0 <= shrinkage < np.inf:
+        raise ValueError(f"shrinkage must be a finite number of at least 0, not {shrinkage}")
+    incidence = _incidence(interactions, num_users, side)
+    transposed = incidence.T.tocsr()
+    num_rows = incidence.shape[0]
+    size = np.diff(incidence.indptr).astype(np.float64)
+    indices = np.full((num_rows, k), -1, dtype=np.int32 if num_rows < 2**31 else np.int64)
+    similarity = np.zeros((num_rows, k), dtype=np.float32)
+    for start, stop in _tiles(incidence, transposed, pairs_at_once, num_rows):
+        product = incidence[start:stop] @ transposed
+        rows = np.repeat(np.arange(start, stop), np.diff(product.indptr))
+        others = product.indices.astype(np.int64)
+        values = product.data / (np.sqrt(size[rows] * size[others]) + shrinkage)
+        order = np.lexsort((others, -values, rows))
+        order = order[rows[order] != others[order]]
+        rows, others, values = rows[order], others[order], values[order]
+        places = np.arange(len(rows)) - np.searchsorted(rows, np.arange(start, stop))[rows - start]
+        kept = places < k
+        indices[rows[kept], places[kept]] = others[kept]
+        similarity[rows[kept], places[kept]] = values[kept]
+    return Neighbours(indices, similarity)
 
 
 class _Key(NamedTuple):
@@ -132,6 +178,14 @@ class _Key(NamedTuple):
         others = (lower & np.uint64((1 << self.index_bits) - 1)).astype(np.int64)
         missing = ((lower >> np.uint64(self.index_bits)) & np.uint64((1 << self.count_bits) - 1)).astype(np.int64)
         return rows[kept], places[kept], others, self.highest_count - missing
+
+
+def _check_search(side: str, k: int, pairs_at_once: int) -> None:
+    if side not in ("users", "items"):
+        raise ValueError(f"side must be 'users' or 'items', not {side!r}")
+    for name, value in (("k", k), ("pairs_at_once", pairs_at_once)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
 
 
 def _incidence(interactions: Relation, num_users: int, side: Side) -> Any:

@@ -9,7 +9,7 @@ from graph_oracles import CPU, random_pairs
 
 from braidrec.graph import co_interaction
 from braidrec.graph.build import build_interactions
-from braidrec.graph.co_interaction import co_interaction_relation, co_interactions
+from braidrec.graph.co_interaction import co_interaction_neighbours, co_interaction_relation, co_interactions
 from braidrec.graph.neighbourhood import FullGraph, HopSpec
 from braidrec.graph.relation import Relation
 
@@ -142,3 +142,46 @@ def test_no_interactions_at_all() -> None:
 def test_bad_input(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         co_interaction_relation(interactions(), **{"num_users": U, "k": 3, **changes})
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 50, 1 << 23])
+@pytest.mark.parametrize("shrinkage", [0.0, 2.5])
+@pytest.mark.parametrize("k", [1, 4, 100])
+@pytest.mark.parametrize("side", SIDES)
+def test_neighbours_by_cosine(side: str, k: int, shrinkage: float, pairs_at_once: int) -> None:
+    found = co_interaction_neighbours(interactions(), U, k, side=side, shrinkage=shrinkage, pairs_at_once=pairs_at_once)
+    sets = histories(side)
+    for row, mine in enumerate(sets):
+        similar = [
+            (-len(mine & theirs) / (math.sqrt(len(mine) * len(theirs)) + shrinkage), other)
+            for other, theirs in enumerate(sets)
+            if other != row and mine & theirs
+        ]
+        wanted = sorted(similar)[:k]
+        missing = k - len(wanted)
+        assert found.indices[row].tolist() == [other for _, other in wanted] + [-1] * missing
+        np.testing.assert_allclose(found.similarity[row], [-value for value, _ in wanted] + [0.0] * missing, rtol=1e-6)
+
+
+def test_shrinkage_takes_back_what_stands_on_one_user() -> None:
+    """Item 1 has one user, who has item 0; item 2 has ten, of whom three do: .5 against 3 / √40."""
+    users, items = np.array([(0, 0), (1, 0), (2, 0), (3, 0), (0, 1), *((user, 2) for user in range(1, 11))]).T
+    relation = build_interactions(users, items, 11, 3)
+    plain = co_interaction_neighbours(relation, 11, 2)
+    shrunk = co_interaction_neighbours(relation, 11, 2, shrinkage=10.0)
+    assert plain.indices[0].tolist() == [1, 2] and shrunk.indices[0].tolist() == [2, 1]
+    assert plain.similarity[0].tolist() == pytest.approx([0.5, 3 / math.sqrt(40)])
+    assert shrunk.similarity[0].tolist() == pytest.approx([3 / (math.sqrt(40) + 10), 1 / 12])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, "k must be at least 1, not 0"),
+        ({"shrinkage": -1.0}, r"shrinkage must be a finite number of at least 0, not -1\.0"),
+        ({"side": "nodes"}, "side must be 'users' or 'items', not 'nodes'"),
+    ],
+)
+def test_neighbours_that_cannot_be(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        co_interaction_neighbours(interactions(), U, **{"k": 3, **options})

@@ -1,0 +1,129 @@
+"""Baselines without training: popularity, and neighbours of items by common users or by content.
+
+    python benchmarks/simple_baselines.py --data ../shared/data/tiktok --work /tmp/baselines
+
+Number of neighbours and shrinkage are chosen by Recall@20 on the validation split; the chosen setting is then tested.
+Content is that of all modalities (each vector at length one, side by side, so that the cosine is the mean of theirs),
+and of each alone.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from common import prepared, print_json, work_folder
+
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+WATCHED = "valid/recall@20"
+Setting = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="raw MMRec folder or dataset folder")
+    parser.add_argument("--neighbours", type=int, nargs="+", default=[5, 10, 20, 50, 100, 200, 500])
+    parser.add_argument("--shrinkage", type=float, nargs="+", default=[0.0, 10.0, 100.0])
+    parser.add_argument("--work", help="folder for prepared data")
+    arguments = parser.parse_args()
+    work = work_folder(arguments.work)
+    data = prepared(arguments.data, work)
+    judged = Judge(data)
+    counts = sorted({min(k, data.num_items - 1) for k in arguments.neighbours})
+    result: dict[str, Any] = {"data": data.description.name, "popularity": judged.popularity()}
+    result["item_knn"] = judged.best(
+        (shrinkage, _by_users(data, counts[-1], shrinkage)) for shrinkage in arguments.shrinkage
+    )(counts)
+    tables = _tables(data, work)
+    if tables:
+        result["item_knn_cbf"] = judged.best([(None, _by_content(tables, counts[-1]))])(counts)
+    if len(tables) > 1:
+        for name, table in tables.items():
+            result[f"item_knn_cbf, {name}"] = judged.best([(None, _by_content({name: table}, counts[-1]))])(counts)
+    print_json(result)
+
+
+class Judge:
+    """Full ranking of both splits, the train items masked."""
+
+    def __init__(self, data: Any) -> None:
+        import numpy as np
+
+        from braidrec.data.pairs import pairs_of
+        from braidrec.evaluation.evaluator import Evaluator
+
+        self.data, self.train = data, pairs_of(data, ["train"])
+        users, items = data.edges("train")
+        self.item_degree = np.bincount(items, minlength=data.num_items)
+        self.evaluators = {
+            split: Evaluator(
+                held_out=pairs_of(data, [split]),
+                mask=self.train,
+                train_item_degree=self.item_degree,
+                train_user_degree=np.bincount(users, minlength=data.num_users),
+            )
+            for split in ("valid", "test")
+        }
+
+    def popularity(self) -> dict[str, float]:
+        from braidrec.evaluation.ranker import PopularityRanker
+
+        ranker = PopularityRanker(self.item_degree, self.data.num_users)
+        return self.metrics(ranker, "valid") | self.metrics(ranker, "test")
+
+    def metrics(self, ranker: Any, split: str) -> dict[str, float]:
+        evaluator = self.evaluators[split]
+        found = evaluator.result(evaluator.run(ranker)).metrics
+        return {f"{split}/{name}": round(found[name], 4) for name in METRICS}
+
+    def best(self, searches: Iterable[tuple[float | None, Any]]) -> Callable[[list[int]], dict[str, Any]]:
+        """From (shrinkage, most neighbours) to the setting that validation prefers among some numbers of them."""
+        from braidrec.evaluation.neighbour_ranker import ItemNeighbourRanker
+
+        def among(counts: list[int]) -> dict[str, Any]:
+            tried: list[tuple[Setting, Any, dict[str, float]]] = []
+            for shrinkage, neighbours in searches:
+                for k in counts:
+                    setting = {"neighbours": k} | ({} if shrinkage is None else {"shrinkage": shrinkage})
+                    ranker = ItemNeighbourRanker(self.train, neighbours, k)
+                    tried.append((setting, ranker, self.metrics(ranker, "valid")))
+            setting, ranker, found = max(tried, key=lambda one: one[2][WATCHED])
+            return {"chosen": setting, **found, **self.metrics(ranker, "test")}
+
+        return among
+
+
+def _by_users(data: Any, k: int, shrinkage: float) -> Any:
+    from braidrec.graph.build import build_interactions
+    from braidrec.graph.co_interaction import co_interaction_neighbours
+
+    interactions = build_interactions(*data.edges("train"), data.num_users, data.num_items)
+    return co_interaction_neighbours(interactions, data.num_users, k, shrinkage=shrinkage)
+
+
+def _by_content(tables: dict[str, Any], k: int) -> Any:
+    import numpy as np
+    import torch
+
+    from braidrec.graph.knn import content_neighbours
+
+    parts, present = [], np.zeros(next(iter(tables.values())).num_rows, dtype=bool)
+    for table in tables.values():
+        values = np.asarray(table.values, dtype=np.float32)
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        parts.append(np.divide(values, length, out=np.zeros_like(values), where=length > 0))
+        present |= np.asarray(table.present) & (length[:, 0] > 0)
+    return content_neighbours(np.concatenate(parts, axis=1), present, k, device=torch.device("cpu"))
+
+
+def _tables(data: Any, work: Path) -> dict[str, Any]:
+    from braidrec.config.model import ModalitiesConfig
+    from braidrec.features.reading import load_feature_table
+    from braidrec.training.features import modalities_of
+
+    names = modalities_of(ModalitiesConfig(use=("*",)), data)
+    return {name: load_feature_table(data, name, cache=work / "cache") for name in names}
+
+
+if __name__ == "__main__":
+    main()
