@@ -22,7 +22,7 @@ def side_of(target: Target, part: str) -> Side:
 
 
 def rows_of_side(side: Side, inputs: Inputs, step: StepContext) -> Tensor:
-    """Places among the seeds of the nodes that stand as user, or as positive item, in the batch.
+    """Places among the seeds of the nodes that stand as user, or as positive item, in a real row of the batch.
 
     Negatives are drawn at random and stay out of it, as they do in the published systems.
     """
@@ -30,5 +30,5 @@ def rows_of_side(side: Side, inputs: Inputs, step: StepContext) -> Tensor:
     in_batch = torch.zeros(len(inputs.seeds), dtype=torch.bool, device=inputs.seeds.device)
     size = step.batch.size
     places = step.places[:size] if side == "users" else step.places[size : 2 * size]
-    in_batch[places] = True
+    in_batch[places[step.batch.real > 0]] = True
     return in_batch.nonzero().squeeze(-1)

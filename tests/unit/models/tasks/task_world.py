@@ -1,6 +1,7 @@
 """A composed model with one task on twelve nodes, a step of it, and losses written out in loops."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,10 +18,17 @@ BATCHES = {
     "six rows": make_batch(),
     # Item 0 is in a padding row alone, item 6 a negative alone: neither takes part.
     "five rows": make_batch(start=1),
+    # Here item 0 is a real row's negative too, which must not make a positive of it.
+    "negative in padding": replace(make_batch(start=1), negatives=torch.zeros(5, 2, dtype=torch.int64)),
     "padding only": make_batch(start=5),
 }
-USERS_OF = {"six rows": [0, 2, 4], "five rows": [0, 2, 4], "padding only": []}
-ITEMS_OF = {"six rows": [0, 2, 3, 4, 5], "five rows": [2, 3, 4, 5], "padding only": []}
+USERS_OF = {"six rows": [0, 2, 4], "five rows": [0, 2, 4], "negative in padding": [0, 2, 4], "padding only": []}
+ITEMS_OF = {
+    "six rows": [0, 2, 3, 4, 5],
+    "five rows": [2, 3, 4, 5],
+    "negative in padding": [2, 3, 4, 5],
+    "padding only": [],
+}
 HAS = {name: set(np.flatnonzero(present.numpy()).tolist()) for name, (_, present) in FEATURES.items()}
 Tables = Mapping[str, torch.Tensor]
 
