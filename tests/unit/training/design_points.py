@@ -213,9 +213,31 @@ def build(config: RunConfig, context: WorkerContext) -> Parts:
     return build_parts(config, folder, context)
 
 
-def two_steps(config: RunConfig, parts: Parts, context: WorkerContext, place: Path) -> list[dict[str, float]]:
-    """The loss terms of the first two steps of epoch 1."""
+class FixedNegatives:
+    """Negatives that depend on nothing but the row's user, whichever rank asks."""
+
+    def __init__(self, num_items: int) -> None:
+        self.num_items = num_items
+
+    def draw(self, users: np.ndarray, per_positive: int, rng: np.random.Generator) -> np.ndarray:
+        return (users[:, None] * 3 + 1 + np.arange(per_positive)) % self.num_items
+
+
+def two_steps(
+    config: RunConfig, parts: Parts, context: WorkerContext, place: Path, *, alike: bool = False
+) -> list[dict[str, float]]:
+    """The loss terms of the first two steps of epoch 1. The last rows of a batch are padding.
+
+    Args:
+        alike: in fp64 and with `FixedNegatives`, for a comparison of different numbers of workers.
+    """
     loop = Loop(config, parts, context, Location.of(str(place / "runs" / "point")))
+    if alike:
+        fetch = loop.step.features
+        loop.step.features = lambda name, items: (fetch(name, items)[0].double(), fetch(name, items)[1])
+        loop.step.negatives = FixedNegatives(parts.folder.num_items) if parts.negatives is not None else None
+        for module in (parts.model, *parts.tables.values()):
+            module.double()
     parts.before_epoch(1)
     assert isinstance(parts.model, torch.nn.Module)
     parts.model.train()
@@ -224,7 +246,8 @@ def two_steps(config: RunConfig, parts: Parts, context: WorkerContext, place: Pa
     found = []
     for step in range(2):
         start = step * config.training.batch_size + context.rank * share
-        real = (np.arange(share) < share - 3).astype(np.float32)
+        place_in_batch = np.arange(share) + context.rank * share
+        real = (place_in_batch < config.training.batch_size - 3).astype(np.float32)
         rows = {
             "user": np.where(real, users[start : start + share], 0).astype(np.int64),
             "item": np.where(real, items[start : start + share], 0).astype(np.int64),
