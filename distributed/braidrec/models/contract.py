@@ -162,8 +162,8 @@ class StepContext:
     Attributes:
         batch: the interactions of this rank.
         places: `[(2 + n) B]` where each of `batch.nodes()` stands among the seeds.
-        seed_weight: `[num_seeds]` 1 on the first rank that holds the seed in a real row, otherwise 0: a sum over seeds
-            weighted by it is a sum over the distinct nodes of the global batch.
+        seed_weight: `[num_seeds]` 1 on the first rank that holds the seed as user or positive item of a real row,
+            otherwise 0: a sum over seeds weighted by it is a sum over the distinct such nodes of the global batch.
         gather: `[n, …]` rows of this rank → those of all ranks, differentiable.
         epoch: from 1.
     """

@@ -180,10 +180,12 @@ class TrainStep:
     def _terms(
         self, encoded: Encoded, inputs: Inputs, batch: Batch, places: Tensor, occurrences: Tensor, at: Position
     ) -> list[LossTerm]:
-        weight = (occurrences > 0).to(batch.real.dtype)
+        pairs = 2 * batch.size  # users and positive items stand before the negatives
+        held = torch.zeros_like(occurrences).index_add_(0, places[:pairs], batch.real_nodes()[:pairs]) > 0
+        weight = held.to(batch.real.dtype)
         if self.context.world_size > 1:
             assert inputs.seeds is not None
-            weight = weight * self._is_first_holder(inputs.seeds, occurrences > 0).to(weight.dtype)
+            weight = weight * self._is_first_holder(inputs.seeds, held).to(weight.dtype)
         step = StepContext(batch=batch, places=places, seed_weight=weight, gather=self.gather, epoch=at.epoch)
         found = self.model.terms(encoded, inputs, step)
         return [found[name] for name in self.model.term_names]

@@ -60,9 +60,6 @@ TASKS = {
     ),
     "graphs": (MM, "model.item_graph.neighbours=4", "model.user_graph.neighbours=4"),
 }
-# TrainStep gives a node to the first rank that holds it in any role. If that is as a negative, the rank that has it as
-# a positive leaves it out of its task, and nobody counts it.
-LOST = pytest.mark.xfail(strict=True, reason="StepContext.seed_weight counts negatives as holders of a node")
 CASES = {**{name: (PRESETS / f"{name}.yaml", more) for name, more in SYSTEMS.items()},
          **{name: (None, more) for name, more in TASKS.items()}}  # fmt: skip
 
@@ -93,9 +90,7 @@ def config_of(name: str, mode: str, data: Path) -> RunConfig:
 
 
 @pytest.mark.parametrize("mode", ["full", "sampled"])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=LOST if name in TASKS and name != "graphs" else ()) for name in CASES]
-)
+@pytest.mark.parametrize("name", CASES)
 def test_two_learn_what_one_does(pair: Pair, name: str, mode: str, data: Path) -> None:
     if name.startswith("vbpr") and mode == "sampled":
         mode = "auto"
