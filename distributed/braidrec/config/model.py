@@ -75,6 +75,17 @@ class GATConfig(Strict):
     dropout: Rate = Field(default=0.0, description="Share of a layer's input entries zeroed while training.")
 
 
+class LayerGCNConfig(Strict):
+    """LayerGCN (Zhou et al., ICDE 2023): layers fade as they lead away from the embeddings; a pruned graph."""
+
+    kind: Literal["layergcn"] = "layergcn"
+    layers: Layers = Field(default=4, description="Number of propagation hops.")
+    prune_rate: Rate = Field(
+        default=0.1,
+        description="Share of the interactions that an epoch's graph is without, those between popular nodes first.",
+    )
+
+
 class ProjectorConfig(Strict):
     """From a modality's feature space into the model's."""
 
@@ -197,7 +208,13 @@ SystemConfig = (
 """Published systems with parts of their own: they do their own projecting and fusing."""
 
 Encoder = Annotated[
-    MatrixFactorisationConfig | LightGCNConfig | NGCFConfig | GraphSAGEConfig | GATConfig | SystemConfig,
+    MatrixFactorisationConfig
+    | LightGCNConfig
+    | LayerGCNConfig
+    | NGCFConfig
+    | GraphSAGEConfig
+    | GATConfig
+    | SystemConfig,
     Field(discriminator="kind"),
 ]
 

@@ -3,7 +3,8 @@
 from rich.console import Console
 from rich.markup import escape
 
-from braidrec.display.summary import print_recommendations, print_summary
+from braidrec.display.summary import print_recommendations, print_strands, print_summary
+from braidrec.display.text import tool
 from braidrec.runs.evaluate import EvaluateResult
 from braidrec.training.result import TrainResult
 
@@ -23,9 +24,10 @@ def print_train_result(result: TrainResult) -> None:
         },
         tracking_uri=result.tracking_uri,
     )
+    print_strands(result.metrics)
     if result.example is not None:
         print_recommendations(result.example.user_id, result.example.items)
-    print(f"recommend to all users:  python jobs/recommend.py --set run={result.folder}", flush=True)
+    print(f"recommend to all users:  {tool('python')} jobs/recommend.py --set run={result.folder}", flush=True)
 
 
 def print_evaluate_result(result: EvaluateResult, console: Console | None = None) -> None:

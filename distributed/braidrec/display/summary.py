@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from braidrec.display.text import duration, value
+from braidrec.display.text import duration, tool, value
 from braidrec.tracking.naming import redact
 
 
@@ -41,6 +41,27 @@ def print_summary(
         _print_place(console, name, place)
     if tracking_uri is not None:
         _print_place(console, "MLflow", _how_to_open(tracking_uri))
+
+
+def print_strands(metrics: Mapping[str, float], *, console: Console | None = None) -> None:
+    """Print what the strands of an item count in the fusion, where they are weighed.
+
+    Args:
+        metrics: "attention/image/mean", "attention/image/q10", … beside any others.
+        console: where to print; None: standard output.
+    """
+    parts = [name.split("/", 2) for name in metrics if name.startswith("attention/")]
+    strands = [strand for _, strand, figure in parts if figure == "mean"]
+    if not strands:
+        return
+    table = Table(title="what an item's strands count (attention, over the items)", title_justify="left")
+    table.add_column("strand")
+    for column in ("mean", "10 %", "90 %"):
+        table.add_column(column, justify="right")
+    for strand in strands:
+        figures = (value(metrics[f"attention/{strand}/{figure}"]) for figure in ("mean", "q10", "q90"))
+        table.add_row(escape(strand), *figures)
+    (console or Console()).print(table)
 
 
 def print_recommendations(user_id: str, rows: Sequence[tuple[str, float]], *, console: Console | None = None) -> None:
@@ -92,7 +113,7 @@ def _time_table(seconds: Mapping[str, float]) -> Table:
 def _how_to_open(tracking_uri: str) -> str:
     if tracking_uri.startswith(("http:", "https:")):
         return redact(tracking_uri)
-    return shlex.join(["mlflow", "ui", "--backend-store-uri", redact(tracking_uri)])
+    return shlex.join([tool("mlflow"), "ui", "--backend-store-uri", redact(tracking_uri)])
 
 
 def _print_place(console: Console, name: str, place: str) -> None:

@@ -1,6 +1,9 @@
 """Numbers and durations as people read them."""
 
 import math
+import shutil
+import sys
+from pathlib import Path
 
 
 def duration(seconds: float) -> str:
@@ -22,3 +25,12 @@ def value(number: float) -> str:
 def rate(number: float) -> str:
     """A count per second with thousands separated, and decimals only where it is small."""
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def tool(name: str) -> str:
+    """How a user starts a program of this Python's environment from here: ".venv/bin/mlflow", or its name alone where
+    that is what the shell would find."""
+    program = Path(sys.executable).with_name(name)
+    if program == Path(shutil.which(name) or ""):
+        return name
+    return str(program.relative_to(Path.cwd())) if program.is_relative_to(Path.cwd()) else str(program)

@@ -13,6 +13,8 @@ from braidrec.graph.dgl_import import dgl
 from braidrec.graph.structure import Structure
 
 INTERACTIONS = "interactions"
+PRUNED = f"{INTERACTIONS}~pruned"
+"""The view of the interactions that degree-sensitive pruning leaves."""
 
 
 class Relation:

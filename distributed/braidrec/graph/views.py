@@ -141,7 +141,7 @@ def _derived(
     relation: Relation, view: str, indptr: NDArray[Any], indices: NDArray[Any], weight: NDArray[np.float32] | None
 ) -> Relation:
     return Relation(
-        f"{relation.name}/{view}",
+        f"{relation.name}~{view}",
         indptr,
         indices,
         symmetric=relation.symmetric,

@@ -19,6 +19,10 @@ from braidrec.models.strands import ID, ItemStrands
 from braidrec.models.tasks.contract import Task
 
 MAIN, ITEM_GRAPH, USER_GRAPH = "main", "item_graph", "user_graph"
+BESIDE = "beside"
+"""The output that holds what item and user graph add to the seeds' vectors; views of the propagation have it too."""
+FUSED_ITEMS = "fused_items"
+"""The output that holds the fused rows of all items in order, where the propagation began with all."""
 SHARED = "shared"
 USERS, ITEMS = "user", "item"
 
@@ -44,6 +48,7 @@ class ComposedRecommender(nn.Module):
         item_graph: hops on the relation `content`; 0: none.
         item_graph_on_id: what goes through the item graph: the ID embeddings, or the (early) fused rows.
         user_graph: hops on the relation `co_interaction`; 0: none.
+        trained_on: the relation that stands for `interactions` while training (a pruned view).
         tasks: self-supervised tasks by name; the names of the loss terms.
     """
 
@@ -61,6 +66,7 @@ class ComposedRecommender(nn.Module):
         item_graph: int = 0,
         item_graph_on_id: bool = True,
         user_graph: int = 0,
+        trained_on: str = INTERACTIONS,
         tasks: Mapping[str, Task] | None = None,
     ) -> None:
         super().__init__()
@@ -73,6 +79,7 @@ class ComposedRecommender(nn.Module):
         self.embedded = tuple(name for name in strands.names if name not in self.aggregated)
         self.user_std = user_std
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
+        self.trained_on = trained_on
         self.task_names = tuple(tasks or {})
         self.tasks = nn.ModuleDict({parameter_name(name): task for name, task in (tasks or {}).items()})  # type: ignore[misc]
         self.term_names = tuple(f"{name}{part}" for name, task in (tasks or {}).items() for part in task.parts)
@@ -101,7 +108,8 @@ class ComposedRecommender(nn.Module):
         """The user–item graph, the item graph, the user graph, and the views that tasks look at."""
         first = (INTERACTIONS,) if self.aggregated else ()
         chain = first + (INTERACTIONS,) * self._encoder.layers
-        branches = {MAIN: Branch(chain=chain)}
+        in_training = first + (self.trained_on,) * self._encoder.layers
+        branches = {MAIN: Branch(chain=chain, training=in_training)}
         if self.item_graph:
             branches[ITEM_GRAPH] = Branch(chain=("content",) * self.item_graph)
         if self.user_graph:
@@ -114,21 +122,33 @@ class ComposedRecommender(nn.Module):
     def encode(self, inputs: Inputs) -> Encoded:
         """Vectors of the seeds.
 
-        `outputs` holds "attention" where fusion weighs the strands: `[items among the seeds, M]`, strands in
-        alphabetical order.
+        At evaluation `outputs` holds "attention" where fusion weighs the strands: `[items among the seeds, M]`, strands
+        in alphabetical order.
         """
-        return self.represent(inputs)
+        encoded = self._propagated(inputs, MAIN, PLAIN)
+        beside = self._beside(inputs, encoded)
+        if beside is None:
+            return encoded
+        return replace(encoded, vectors=encoded.vectors + beside, outputs={**encoded.outputs, BESIDE: beside})
 
-    def represent(self, inputs: Inputs, branch: str = MAIN, view: PropagationView = PLAIN) -> Encoded:
-        """Vectors of the seeds, propagated over the neighbourhood of a branch, perturbed by `view`."""
+    def view_of(self, encoded: Encoded, inputs: Inputs, branch: str | None, view: PropagationView) -> Tensor:
+        """The vectors of `encoded` after another propagation; item and user graph stay as they are."""
+        vectors = self._propagated(inputs, branch or MAIN, view).vectors
+        return vectors + encoded.outputs[BESIDE] if BESIDE in encoded.outputs else vectors
+
+    def _propagated(self, inputs: Inputs, branch: str, view: PropagationView) -> Encoded:
         neighbourhood = inputs.neighbourhoods[branch]
-        encoded = self._early(inputs, neighbourhood, view) if self.early else self._late(inputs, neighbourhood, view)
-        vectors = encoded.vectors
+        return self._early(inputs, neighbourhood, view) if self.early else self._late(inputs, neighbourhood, view)
+
+    def _beside(self, inputs: Inputs, encoded: Encoded) -> Tensor | None:
+        """What item and user graph add."""
+        added = None
         if self.item_graph:
-            vectors = vectors + self._on_item_graph(inputs)
+            added = self._on_item_graph(inputs, encoded)
         if self.user_graph:
-            vectors = vectors + self._on_user_graph(inputs)
-        return replace(encoded, vectors=vectors)
+            of_users = self._on_user_graph(inputs)
+            added = of_users if added is None else added + of_users
+        return added
 
     def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
         """Those of the self-supervised tasks."""
@@ -155,8 +175,10 @@ class ComposedRecommender(nn.Module):
         h = sides.join(inputs.table(USERS, sides.users), fused.vectors)
         vectors, ego = self._encoder.encode(neighbourhood, h, view)
         outputs = {}
-        if fused.weights is not None:
+        if fused.weights is not None and not self.training:
             outputs["attention"] = self._of_seed_items(inputs, neighbourhood, fused.weights)
+        if neighbourhood.input_nodes is None:
+            outputs[FUSED_ITEMS] = fused.vectors
         return Encoded(vectors=vectors, ego=ego, outputs=outputs)
 
     def _of_seed_items(self, inputs: Inputs, neighbourhood: Neighbourhood, of_items: Tensor) -> Tensor:
@@ -178,7 +200,8 @@ class ComposedRecommender(nn.Module):
             everything = {name: rows.new_ones(len(rows), dtype=torch.bool) for name, rows in users.items()}
             of_users = self.user_fusion(users, everything).vectors
             fused_items = self.fusion(items, present)
-        outputs = {} if fused_items.weights is None else {"attention": fused_items.weights}
+        wanted = fused_items.weights is not None and not self.training
+        outputs = {"attention": fused_items.weights} if wanted else {}
         return Encoded(vectors=seeds.join(of_users, fused_items.vectors), ego=ego, outputs=outputs)
 
     def _encode_strands(
@@ -241,11 +264,13 @@ class ComposedRecommender(nn.Module):
             after[name] = own
         return after
 
-    def _on_item_graph(self, inputs: Inputs) -> Tensor:
+    def _on_item_graph(self, inputs: Inputs, encoded: Encoded) -> Tensor:
         neighbourhood = inputs.neighbourhoods[ITEM_GRAPH]
         sides = inputs.sides(neighbourhood.input_nodes)
         if self.item_graph_on_id:
             rows = inputs.table(ITEMS, sides.items)
+        elif sides.items is None and FUSED_ITEMS in encoded.outputs:
+            rows = encoded.outputs[FUSED_ITEMS]
         else:
             assert self.fusion is not None
             rows = self.fusion(*self.strands(inputs, sides.items)).vectors

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from braidrec.graph.propagate import Readout, propagate_to_readout
+from braidrec.graph.propagate import Readout
 from braidrec.graph.relation import INTERACTIONS
 from braidrec.models.contract import Branch, Encoded, Inputs, TableSpec, WithoutTerms
+from braidrec.models.encoders.lightgcn import LightGCNEncoder
 
 
 class LightGCN(WithoutTerms, nn.Module):
@@ -38,20 +39,15 @@ class LightGCN(WithoutTerms, nn.Module):
     ) -> None:
         super().__init__()
         self.spec = TableSpec(width=dim, std=initial_std)
-        self.layers = layers
-        self.readout: Readout = readout
-        self.dtype = dtype
-        self.ego = ego
+        self.encoder = LightGCNEncoder(layers=layers, readout=readout, dtype=dtype, ego=ego)
 
     def tables(self) -> Mapping[str, TableSpec]:
         return {"id": self.spec}
 
     def branches(self) -> Mapping[str, Branch]:
-        return {"id": Branch(chain=(INTERACTIONS,) * self.layers)}
+        return {"id": Branch(chain=(INTERACTIONS,) * self.encoder.layers)}
 
     def encode(self, inputs: Inputs) -> Encoded:
-        dtype = self.dtype if self.training else None
         neighbourhood = inputs.neighbourhoods["id"]
-        rows = inputs.table("id", neighbourhood.input_nodes)
-        vectors, ego = propagate_to_readout(neighbourhood, rows, self.readout, dtype=dtype, ego=self.ego)
+        vectors, ego = self.encoder.encode(neighbourhood, inputs.table("id", neighbourhood.input_nodes))
         return Encoded(vectors=vectors, ego=ego)

@@ -4,14 +4,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from braidrec.models.contract import Batch
+from braidrec.objectives.contract import LossFacts
 
 
-class BPR:
+class BPR(LossFacts):
     """`−log σ(r̂_ui − r̂_uj)`, the mean over a row's negatives j (Rendle et al., UAI 2009)."""
-
-    needs_negatives = True
-    needs_rating = False
-    score_offset = 0.0
 
     def rows(self, users: Tensor, items: Tensor, negatives: Tensor | None, batch: Batch) -> Tensor:
         """Loss of every row.

@@ -7,6 +7,15 @@ from torch import Tensor
 from braidrec.models.contract import Batch
 
 
+class LossFacts:
+    """What most losses are: pairwise, on scores that are inner products."""
+
+    needs_negatives: bool = True
+    needs_rating: bool = False
+    score_offset: float = 0.0
+    ranks_by_cosine: bool = False
+
+
 class RowLoss(Protocol):
     """A loss with one value a row of the batch."""
 
@@ -14,6 +23,8 @@ class RowLoss(Protocol):
     needs_rating: bool
     score_offset: float
     """What a predicted score is above the inner product of the vectors."""
+    ranks_by_cosine: bool
+    """Whether items are ranked by the cosine of the vectors instead of their inner product."""
 
     def rows(self, users: Tensor, items: Tensor, negatives: Tensor | None, batch: Batch) -> Tensor:
         """`[B]` from `[B, D]` user and item vectors and `[B, n, D]` vectors of the negatives."""

@@ -15,6 +15,7 @@ class RowCollectives(Protocol):
     """What a gather needs of the process group."""
 
     rank: int
+    world_size: int
 
     def all_reduce(self, values: Tensor) -> Tensor:
         """Sum over all ranks, in place; returns `values`."""
@@ -47,6 +48,11 @@ class RankGather:
     def __call__(self, rows: Tensor) -> Tensor:
         gathered: Tensor = _GatherRows.apply(rows, self._among)
         return gathered
+
+
+def gather_among(among: RowCollectives) -> Gather:
+    """What gathers over these processes: nothing has to be done for one alone."""
+    return RankGather(among) if among.world_size > 1 else own_rows
 
 
 class _GatherRows(torch.autograd.Function):

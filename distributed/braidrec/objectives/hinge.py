@@ -5,9 +5,10 @@ from torch import Tensor
 
 from braidrec.models.contract import Batch
 from braidrec.objectives.arguments import above_zero
+from braidrec.objectives.contract import LossFacts
 
 
-class PairwiseHinge:
+class PairwiseHinge(LossFacts):
     """`max(0, margin − (r̂_ui − r̂_uj))`, the mean over a row's negatives j (Weston, Bengio & Usunier, IJCAI 2011).
 
     Their WARP loss without its rank weights.
@@ -17,10 +18,6 @@ class PairwiseHinge:
     Raises:
         ValueError: `margin` is not above 0.
     """
-
-    needs_negatives = True
-    needs_rating = False
-    score_offset = 0.0
 
     def __init__(self, *, margin: float) -> None:
         self.margin = above_zero("margin", margin)

@@ -5,12 +5,13 @@ from torch import Tensor
 
 from braidrec.models.contract import Batch
 from braidrec.objectives.arguments import above_zero
+from braidrec.objectives.contract import LossFacts
 from braidrec.objectives.cosine import unit_rows
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.objectives.softmax import minus_log_share, only
 
 
-class InBatchSoftmax:
+class InBatchSoftmax(LossFacts):
     """`−log [exp(s_ui) / (exp(s_ui) + Σ_j exp(s_uj))]`, `s_ui = r̂_ui/τ − log p_i`, over the other rows' items j.
 
     Items come to be negatives in proportion to their popularity p, which the subtraction makes up for (Yi et al.,
@@ -31,8 +32,6 @@ class InBatchSoftmax:
     """
 
     needs_negatives = False
-    needs_rating = False
-    score_offset = 0.0
 
     def __init__(
         self, *, temperature: float, log_popularity: Tensor | None, cosine: bool, gather: Gather = own_rows
@@ -46,12 +45,12 @@ class InBatchSoftmax:
                     "number an item, finite or -inf"
                 )
         self._log_popularity = log_popularity
-        self.cosine = cosine
+        self.ranks_by_cosine = cosine
         self.gather = gather
 
     def rows(self, users: Tensor, items: Tensor, negatives: Tensor | None, batch: Batch) -> Tensor:
         """Loss of every row: `[B]`, from `[B, D]` vectors."""
-        if self.cosine:
+        if self.ranks_by_cosine:
             users, items = unit_rows(users), unit_rows(items)
         ids = torch.stack([batch.users, batch.items, (batch.real > 0).to(batch.users.dtype)], dim=-1)
         all_ids = self.gather(ids)

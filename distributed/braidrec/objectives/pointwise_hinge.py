@@ -4,19 +4,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from braidrec.models.contract import Batch
+from braidrec.objectives.contract import LossFacts
 from braidrec.objectives.scores import inner_products
 
 
-class PointwiseHinge:
+class PointwiseHinge(LossFacts):
     """`max(0, 1 − y r̂)` with y = 1 for the positive and −1 for negatives, whose mean is added.
 
     `max(0, 1 − r̂_ui) + mean_j max(0, 1 + r̂_uj)`: the hinge loss in the survey of multimodal recommenders by Xu et al.
     (2025).
     """
-
-    needs_negatives = True
-    needs_rating = False
-    score_offset = 0.0
 
     def rows(self, users: Tensor, items: Tensor, negatives: Tensor | None, batch: Batch) -> Tensor:
         """Loss of every row: `[B]`, from `[B, D]` vectors and `[B, n, D]` vectors of the negatives."""

@@ -3,9 +3,10 @@
 from torch import Tensor
 
 from braidrec.models.contract import Batch
+from braidrec.objectives.contract import LossFacts
 
 
-class RatingMSE:
+class RatingMSE(LossFacts):
     """`(r_ui − μ − ⟨u, i⟩)²` with μ the mean train rating (Koren, Bell & Volinsky, Computer 42(8), 2009).
 
     Args:

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from braidrec.models.contract import Batch
 from braidrec.objectives.arguments import above_zero
+from braidrec.objectives.contract import LossFacts
 from braidrec.objectives.scores import inner_products
 from braidrec.objectives.softmax import minus_log_share
 
 
-class SampledSoftmax:
+class SampledSoftmax(LossFacts):
     """`−log [exp(r̂_ui/τ) / (exp(r̂_ui/τ) + Σ_j exp(r̂_uj/τ − log(n q_j)))]` over a row's n negatives j.
 
     With q_j the probability with which an item is drawn, the sum estimates that over all items without bias, so that
@@ -25,10 +26,6 @@ class SampledSoftmax:
     Raises:
         ValueError: `temperature` is not above 0, or `log_q` does not hold the logarithms of a distribution.
     """
-
-    needs_negatives = True
-    needs_rating = False
-    score_offset = 0.0
 
     def __init__(self, *, temperature: float, log_q: Tensor | None) -> None:
         self.temperature = above_zero("temperature", temperature)

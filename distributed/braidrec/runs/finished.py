@@ -23,7 +23,7 @@ from braidrec.runs.hidden import hidden_items
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
 from braidrec.training.context import SingleProcess
 from braidrec.training.model_factory import Surrounding, build_model
-from braidrec.training.objective_factory import build_objective, ranks_by_cosine
+from braidrec.training.objective_factory import build_objective
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.world import World, open_world
 
@@ -40,6 +40,7 @@ class FinishedRun:
         present: by modality that it uses, `[num_items]` the items that have it and were not made to lose it.
         ranker: scores of the best epoch, exact over the whole graph.
         best_epoch: which one that is.
+        ranks_by_cosine: whether scores are cosines.
     """
 
     folder: RunFolder
@@ -49,14 +50,11 @@ class FinishedRun:
     present: Mapping[str, NDArray[np.bool_]]
     ranker: VectorRanker
     best_epoch: int
+    ranks_by_cosine: bool
 
     @property
     def predicts_ratings(self) -> bool:
         return isinstance(self.config.objective.loss, RatingMSEConfig)
-
-    @property
-    def ranks_by_cosine(self) -> bool:
-        return ranks_by_cosine(self.config)
 
 
 def open_run(
@@ -95,6 +93,7 @@ def open_run(
     store = CheckpointStore(folder.checkpoints, warn=lambda message: None)
     tensors, _ = store.load(result["best_epoch"])
     vectors = _vectors(config, tensors, world)
+    objective = build_objective(config, data, world.interactions)
     return FinishedRun(
         folder=folder,
         config=config,
@@ -104,10 +103,11 @@ def open_run(
         ranker=vector_ranker(
             vectors,
             data.num_users,
-            build_objective(config, data, world.interactions).score_offset,
-            cosine=ranks_by_cosine(config),
+            objective.score_offset,
+            cosine=objective.ranks_by_cosine,
         ),
         best_epoch=result["best_epoch"],
+        ranks_by_cosine=objective.ranks_by_cosine,
     )
 
 

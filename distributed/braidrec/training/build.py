@@ -29,11 +29,12 @@ from braidrec.graph.neighbourhood import FullGraph, HopSpec, NeighbourhoodSource
 from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.models.contract import LearnsRelations, Recommender
 from braidrec.objectives.contract import RowLoss
-from braidrec.objectives.gather import RankGather, own_rows
+from braidrec.objectives.gather import Gather, gather_among
 from braidrec.training.context import Collectives, WorkerContext
 from braidrec.training.model_factory import Surrounding, build_model
 from braidrec.training.objective_factory import build_objective, negative_sampler
 from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
+from braidrec.training.relations import RelationSet
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.tables import ReplicatedTable
 from braidrec.training.world import World, cache_folder, for_sampling, open_world
@@ -108,44 +109,20 @@ def build_parts(
         DatasetError: damaged data, or a user for whom no negative item exists.
     """
     world = open_world(config, folder, context)
-    interactions, relations = world.interactions, world.relations.fixed
-    propagation = config.training.propagation
-    torch.manual_seed(seed_for(config.seed, "parameters"))
-    gather = RankGather(context) if context.world_size > 1 else own_rows
-    surrounding = Surrounding(dims=world.features.dims, precision=propagation.precision, gather=gather)
-    model = build_model(config.model, surrounding)
-    assert isinstance(model, nn.Module)
-    model.to(context.device)
-    learned = _learned(model, world)
-    relations = {**relations, **learned}
+    interactions = world.interactions
+    gather = gather_among(context)
+    model = _model(config, world, context, gather)
     objective = build_objective(config, folder, interactions, gather)
     chains = {
-        name: hop_specs(chain, propagation.fan_outs)
+        name: hop_specs(chain, config.training.propagation.fan_outs)
         for name, branch in model.branches().items()
         if (chain := branch.relations(training=True)) is not None
     }
-    choice = _remembered(
-        _choose(config, relations, chains, context, needs_negatives=objective.needs_negatives), run_folder, context
-    )
+    wanted = _choose(config, world.relations, chains, context, needs_negatives=objective.needs_negatives)
+    choice = _remembered(wanted, run_folder, context)
     sparse = _wants_sparse(config, choice, chains)
-    tables = {
-        name: ReplicatedTable(
-            spec,
-            spec.num_rows(folder.num_users, folder.num_items),
-            seed=seed_for(config.seed, f"table {name}"),
-            sparse=sparse,
-        ).to(context.device)
-        for name, spec in model.tables().items()
-    }
-    kernel = _kernel(context.device, propagation.kernel)
-    whole_graph = FullGraph(relations, device=context.device, kernel=kernel)
-    source: NeighbourhoodSource = whole_graph
-    perturbed = interactions
-    if choice.mode == "sampled":
-        wide = for_sampling(world.relations, context, cache_folder(config))
-        perturbed = wide[INTERACTIONS]
-        wide |= {name: relation.widened() for name, relation in learned.items()}
-        source = SampledSubgraph(wide, device=context.device, kernel=kernel, sampler=propagation.sampler)
+    tables = _tables(config, model, folder, context, sparse=sparse)
+    whole_graph, source, perturbed = _sources(config, world, context, choice)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
         world=world,
@@ -155,20 +132,66 @@ def build_parts(
         negatives=negative_sampler(config, folder, interactions) if objective.needs_negatives else None,
         choice=choice,
         chains=chains,
-        excludes_targets=propagation.exclude_targets,
+        excludes_targets=config.training.propagation.exclude_targets,
         perturbed=perturbed,
         source=source,
         whole_graph=whole_graph,
         optimizers=build_optimizers(
-            config.training.optimizer, [t.weight for t in tables.values()], list(model.parameters()), sparse=sparse
+            config.training.optimizer, [t.weight for t in tables.values()], list(_parameters(model)), sparse=sparse
         ),
         delivery=delivery,
         facts={
-            "propagation": f"{choice.mode} ({choice.reason}); kernel {kernel}, {propagation.precision}",
+            "propagation": f"{choice.mode} ({choice.reason}); kernel {whole_graph.kernel}, "
+            f"{config.training.propagation.precision}",
             "interactions": delivered,
             "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
         },
     )
+
+
+def _model(config: RunConfig, world: World, context: WorkerContext, gather: Gather) -> Recommender:
+    torch.manual_seed(seed_for(config.seed, "parameters"))
+    precision = config.training.propagation.precision
+    model = build_model(config.model, Surrounding(dims=world.features.dims, precision=precision, gather=gather))
+    assert isinstance(model, nn.Module)
+    moved: Recommender = model.to(context.device)
+    return moved
+
+
+def _parameters(model: Recommender) -> Iterable[nn.Parameter]:
+    assert isinstance(model, nn.Module)
+    return model.parameters()
+
+
+def _tables(
+    config: RunConfig, model: Recommender, folder: DatasetFolder, context: WorkerContext, *, sparse: bool
+) -> dict[str, ReplicatedTable]:
+    return {
+        name: ReplicatedTable(
+            spec,
+            spec.num_rows(folder.num_users, folder.num_items),
+            seed=seed_for(config.seed, f"table {name}"),
+            sparse=sparse,
+        ).to(context.device)
+        for name, spec in model.tables().items()
+    }
+
+
+def _sources(
+    config: RunConfig, world: World, context: WorkerContext, choice: PropagationChoice
+) -> tuple[FullGraph, NeighbourhoodSource, Relation]:
+    """The graph that is evaluated on, what training propagates over, and the interactions that views perturb there.
+
+    Relations that are drawn or learnt anew each epoch come to them when an epoch begins.
+    """
+    propagation, device = config.training.propagation, context.device
+    kernel = _kernel(device, propagation.kernel)
+    whole_graph = FullGraph(world.relations.fixed, device=device, kernel=kernel)
+    if choice.mode == "full":
+        return whole_graph, whole_graph, world.interactions
+    wide = for_sampling(world.relations, context, cache_folder(config))
+    sampled = SampledSubgraph(wide, device=device, kernel=kernel, sampler=propagation.sampler)
+    return whole_graph, sampled, wide[INTERACTIONS]
 
 
 def _learned(model: Recommender, world: World) -> Mapping[str, Relation]:
@@ -197,7 +220,7 @@ def loss_columns(config: RunConfig) -> list[str]:
 
 def _choose(
     config: RunConfig,
-    relations: Mapping[str, Relation],
+    relations: RelationSet,
     chains: Mapping[str, tuple[HopSpec, ...]],
     context: WorkerContext,
     *,
@@ -207,7 +230,7 @@ def _choose(
     hops = max(chains.values(), key=len, default=())
     negatives = config.objective.negatives.per_positive if needs_negatives else 0
     choice = choose_propagation(
-        [relations[spec.relation.partition("~")[0]] for spec in hops],
+        [relations.as_large_as(spec.relation) for spec in hops],
         fan_outs=[spec.fan_out for spec in reversed(hops)],
         seeds_per_step=config.training.batch_size // context.world_size * (2 + negatives),
         dim=config.model.dim,

@@ -166,7 +166,8 @@ def _check_nothing_is_ignored(config: RunConfig) -> None:
         )
     beside = config.model.item_graph or config.model.user_graph or config.model.self_supervision
     system = isinstance(config.model.encoder, SystemConfig)
-    propagates = relations_of(config.model) if system else config.model.encoder.kind != "mf" or beside
+    aggregates = config.model.modalities.use and config.model.fusion.user_side == "aggregated"
+    propagates = relations_of(config.model) if system else config.model.encoder.kind != "mf" or beside or aggregates
     if not propagates and training.propagation != PropagationConfig():
         raise ConfigError(
             f"training.propagation: model.encoder.kind={config.model.encoder.kind} does not propagate; remove these "

@@ -10,6 +10,7 @@ from braidrec.config.load import ConfigError
 from braidrec.config.model import (
     GATConfig,
     GraphSAGEConfig,
+    LayerGCNConfig,
     LightGCNConfig,
     MatrixFactorisationConfig,
     ModelConfig,
@@ -21,6 +22,7 @@ from braidrec.models.contract import Recommender
 from braidrec.models.encoders.contract import Encoder
 from braidrec.models.encoders.dgl_layers import DGLEncoder
 from braidrec.models.encoders.identity import IdentityEncoder
+from braidrec.models.encoders.layergcn import LayerGCNEncoder
 from braidrec.models.encoders.lightgcn import LightGCNEncoder
 from braidrec.models.encoders.ngcf import NGCFEncoder
 from braidrec.models.fusion.fusion import Fusion
@@ -32,6 +34,7 @@ from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.strands import ItemStrands
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.features import FILLED, policy_of
+from braidrec.training.relations import trained_on
 from braidrec.training.system_factory import build_system
 from braidrec.training.task_factory import build_tasks
 
@@ -110,9 +113,12 @@ def _composed(config: ModelConfig, surrounding: Surrounding) -> Recommender:
     encoder = config.encoder
     if isinstance(encoder, MatrixFactorisationConfig) and encoder.biases:
         raise ConfigError("model.encoder.biases=true is for IDs alone, without modalities, graphs and self-supervision")
-    if surrounding.dtype is not None and not isinstance(encoder, LightGCNConfig | MatrixFactorisationConfig):
+    if surrounding.dtype is not None and not isinstance(
+        encoder, LightGCNConfig | LayerGCNConfig | MatrixFactorisationConfig
+    ):
         raise ConfigError(
-            f"training.propagation.precision=bf16: model.encoder.kind={encoder.kind} propagates in fp32; use lightgcn"
+            f"training.propagation.precision=bf16: model.encoder.kind={encoder.kind} propagates in fp32; use lightgcn "
+            "or layergcn"
         )
     strands = _strands(config, surrounding.dims)
     build = _early if config.fusion.timing == "early" else _late
@@ -134,6 +140,7 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
         item_graph=config.item_graph.layers if config.item_graph else 0,
         item_graph_on_id=config.item_graph is None or config.item_graph.of == "id",
         user_graph=config.user_graph.layers if config.user_graph else 0,
+        trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
     )
 
@@ -141,16 +148,20 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
 def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -> Recommender:
     if config.fusion.user_side == "aggregated" and not strands.modalities:
         raise ConfigError("model.fusion.user_side=aggregated has no effect without model.modalities.use")
-    shared = _encoder(config, surrounding, config.dim)
-    widths = dict.fromkeys(strands.names, shared.width(config.dim))
-    own = {name: _module(_encoder(config, surrounding, config.dim)) for name in strands.names}
+    first, *others = strands.names
+    encoder = _encoder(config, surrounding, config.dim)
+    widths = dict.fromkeys(strands.names, encoder.width(config.dim))
+    encoders: nn.Module | dict[str, nn.Module] = _module(encoder)
+    if not encoder.stackable:
+        own = {name: _module(_encoder(config, surrounding, config.dim)) for name in others}
+        encoders = {first: _module(encoder), **own}
     by_score = _score_fusion(config, widths) if config.fusion.of == "scores" else None
     by_vector = None if by_score is not None else _fusion(config, widths)
     width = by_score.out_dim if by_vector is None and by_score is not None else by_vector.out_dim  # type: ignore[union-attr]
     _check_graphs(config, width, fused=None)
     return ComposedRecommender(
         strands=strands,
-        encoder=_module(shared) if shared.stackable else own,
+        encoder=encoders,
         fusion=by_vector,
         early=False,
         user_fusion=None if by_vector is None else _fusion(config, widths),
@@ -158,6 +169,7 @@ def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -
         user_std=config.initial_std,
         aggregated_users=config.fusion.user_side == "aggregated",
         item_graph=config.item_graph.layers if config.item_graph else 0,
+        trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
     )
 
@@ -232,6 +244,7 @@ def _encoder(config: ModelConfig, surrounding: Surrounding, dim: int) -> Encoder
         NGCFConfig: lambda: _ngcf(wanted, dim),
         GraphSAGEConfig: lambda: _dgl(wanted, dim),
         GATConfig: lambda: _dgl(wanted, dim),
+        LayerGCNConfig: lambda: LayerGCNEncoder(layers=wanted.layers, dtype=surrounding.dtype),  # type: ignore[union-attr]
     }
     return builders[type(wanted)]()
 

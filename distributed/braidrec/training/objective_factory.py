@@ -58,12 +58,6 @@ def build_objective(
     return builders[type(loss)]()
 
 
-def ranks_by_cosine(config: RunConfig) -> bool:
-    """Whether items are ranked by the cosine of the vectors, not by their inner product."""
-    loss = config.objective.loss
-    return isinstance(loss, InBatchSoftmaxConfig) and loss.cosine
-
-
 def negative_sampler(config: RunConfig, folder: DatasetFolder, interactions: Relation) -> NegativeSampler:
     """What draws the negatives of a run."""
     wanted = config.objective.negatives

@@ -13,25 +13,23 @@ from braidrec.config.self_supervision import (
     EdgeNoiseConfig,
     NodeDropoutConfig,
 )
-from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.data.randomness import seed_for
 from braidrec.features.table import FeatureTable
 from braidrec.graph.co_interaction import co_interaction_relation
 from braidrec.graph.content import combined_relation, content_relation
 from braidrec.graph.knn import content_neighbours
-from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.graph.relation import INTERACTIONS, PRUNED, Relation
 from braidrec.graph.share import shared_relation
 from braidrec.graph.views import drop_edges, drop_edges_by_degree, drop_nodes, weight_noise
 from braidrec.mapped import once_per_node
-from braidrec.models.systems.freedom import PRUNED
 from braidrec.training.context import Collectives
 
 
 class View(Protocol):
     """A random change of a relation."""
 
-    def __call__(self, relation: Relation, *, seed: int) -> Relation:
-        """A function of the seed alone, so that all ranks draw the same."""
+    def __call__(self, relation: Relation, *, seed: int, view: str) -> Relation:
+        """A function of the seed and the view's name, so that all ranks draw the same. It is called `relation~view`."""
         ...
 
 
@@ -56,6 +54,11 @@ class RelationSet:
         self.fixed, self.views, self.keys = dict(fixed), dict(views or {}), dict(keys or {})
         self.seed = seed
 
+    def as_large_as(self, name: str) -> Relation:
+        """A fixed relation by whose size the cost of another can be told, before that exists: of a view the one that it
+        perturbs, of a learned one the interactions."""
+        return self.fixed.get(name.partition("~")[0], self.fixed[INTERACTIONS])
+
     def drawn(self, epoch: int, interactions: Relation) -> dict[str, Relation]:
         """The views of an epoch.
 
@@ -63,20 +66,9 @@ class RelationSet:
             interactions: to be perturbed, in the integer type in which the views are wanted.
         """
         return {
-            name: _renamed(view(interactions, seed=seed_for(self.seed, f"view {name}", epoch)), name)
+            name: view(interactions, seed=seed_for(self.seed, f"view {name}", epoch), view=name.partition("~")[2])
             for name, view in self.views.items()
         }
-
-
-def _renamed(relation: Relation, name: str) -> Relation:
-    return Relation(
-        name,
-        relation.indptr,
-        relation.indices,
-        symmetric=relation.symmetric,
-        weight=relation.weight,
-        weights_are_final=relation.weights_are_final,
-    )
 
 
 def view_name(task: str, place: int, layer: int = 0) -> str:
@@ -89,12 +81,22 @@ def relations_of(model: ModelConfig) -> tuple[str, ...]:
     return model.encoder.relations if isinstance(model.encoder, SystemConfig) else ()
 
 
+def layers_of(model: ModelConfig) -> int:
+    """Hops on the user–item graph."""
+    return getattr(model.encoder, "layers", 0)
+
+
+def trained_on(model: ModelConfig) -> str:
+    """What an encoder propagates over while training: the interactions, or those that pruning leaves of them."""
+    return PRUNED if hasattr(model.encoder, "prune_rate") else INTERACTIONS
+
+
 def views_of(model: ModelConfig) -> dict[str, View]:
     """The perturbed relations that training looks at, by name."""
     found: dict[str, View] = {}
-    if isinstance(model.encoder, FreedomConfig):
-        found[PRUNED] = partial(drop_edges_by_degree, keep_rate=model.encoder.keep_rate)
-    layers = getattr(model.encoder, "layers", 0)
+    if trained_on(model) == PRUNED:
+        found[PRUNED] = partial(drop_edges_by_degree, keep_rate=1.0 - model.encoder.prune_rate)  # type: ignore[union-attr]
+    layers = layers_of(model)
     for name, task in model.self_supervision.items():
         if not isinstance(task, ContrastConfig):
             continue
@@ -107,6 +109,14 @@ def views_of(model: ModelConfig) -> dict[str, View]:
             elif isinstance(wanted, EdgeNoiseConfig):
                 found[view_name(name, place)] = partial(weight_noise, std=wanted.std)
     return found
+
+
+def one_copy(
+    key: str, build: Callable[[], Relation], context: Collectives, cache: Path, *, symmetric: bool
+) -> Relation:
+    """The relation stored under `key` in the node's cache; the first process of a node builds it."""
+    make = partial(shared_relation, cache, key, build, symmetric=symmetric)
+    return once_per_node(make, local_rank=context.local_rank, barrier=context.barrier)
 
 
 class RelationBuilder:
@@ -128,8 +138,7 @@ class RelationBuilder:
 
     def add(self, name: str, key: str, build: Callable[[], Relation], *, symmetric: bool = False) -> Relation:
         """The relation of this name; the first process of a node builds it."""
-        make = partial(shared_relation, self.cache, key, build, symmetric=symmetric)
-        relation = once_per_node(make, local_rank=self.context.local_rank, barrier=self.context.barrier)
+        relation = one_copy(key, build, self.context, self.cache, symmetric=symmetric)
         self.built[name], self.keys[name] = relation, key
         return relation
 

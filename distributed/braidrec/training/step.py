@@ -15,7 +15,7 @@ from braidrec.graph.neighbourhood import HopSpec, NeighbourhoodSource
 from braidrec.graph.relation import Relation
 from braidrec.models.contract import Batch, Encoded, FetchFeatures, Inputs, LossTerm, Recommender, StepContext
 from braidrec.objectives.contract import RowLoss
-from braidrec.objectives.gather import RankGather, own_rows
+from braidrec.objectives.gather import gather_among
 from braidrec.objectives.regulariser import half_squared_norm
 from braidrec.training.context import WorkerContext
 from braidrec.training.optimizers import clip_gradients
@@ -78,7 +78,7 @@ class TrainStep:
         self.exclude_from = exclude_from
         self.num_users, self.num_items, self.features, self.cold = num_users, num_items, features, cold
         self.term_names = ("loss", "regulariser", *model.term_names)
-        self.gather = RankGather(context) if context.world_size > 1 else own_rows
+        self.gather = gather_among(context)
         self.optimizers, self.gradient_clip = optimizers, gradient_clip
         self.seed, self.context, self.timer = seed, context, timer
         self.own_parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
@@ -172,16 +172,14 @@ class TrainStep:
         sums = [loss, self.regulariser * half_squared_norm(encoded.ego, occurrences)]
         weights = [batch.weight.sum(), batch.real.sum()]
         if self.model.term_names:
-            terms = self._terms(encoded, inputs, batch, places, occurrences, at)
+            terms = self._terms(encoded, inputs, batch, places, at)
             sums += [term.total * term.coefficient for term in terms]
             weights += [term.weight for term in terms]
         return torch.stack(sums), torch.stack([weight.detach().to(batch.weight.dtype) for weight in weights])
 
-    def _terms(
-        self, encoded: Encoded, inputs: Inputs, batch: Batch, places: Tensor, occurrences: Tensor, at: Position
-    ) -> list[LossTerm]:
+    def _terms(self, encoded: Encoded, inputs: Inputs, batch: Batch, places: Tensor, at: Position) -> list[LossTerm]:
         pairs = 2 * batch.size  # users and positive items stand before the negatives
-        held = torch.zeros_like(occurrences).index_add_(0, places[:pairs], batch.real_nodes()[:pairs]) > 0
+        held = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places[:pairs], batch.real.repeat(2)) > 0
         weight = held.to(batch.real.dtype)
         if self.context.world_size > 1:
             assert inputs.seeds is not None

@@ -48,7 +48,7 @@ from braidrec.objectives.self_supervised.info_nce import InfoNCE
 from braidrec.objectives.self_supervised.jensen_shannon import JensenShannon
 from braidrec.objectives.self_supervised.moment_alignment import MomentAlignment
 from braidrec.objectives.self_supervised.reconstruction import ReconstructionCosine, ReconstructionMSE
-from braidrec.training.relations import view_name
+from braidrec.training.relations import layers_of, view_name
 
 STRUCTURE_VIEWS = (EdgeDropoutConfig, NodeDropoutConfig, EdgeNoiseConfig, EdgeMaskConfig, LayerNoiseConfig)
 
@@ -100,7 +100,7 @@ def _task(name: str, config: ModelConfig, dims: Mapping[str, int], width: int, g
 def _contrast(
     name: str, wanted: ContrastConfig, config: ModelConfig, dims: Mapping[str, int], width: int, gather: Gather
 ) -> Task:
-    layers = getattr(config.encoder, "layers", 0)
+    layers = layers_of(config)
     for place, view in (("first", wanted.first), ("second", wanted.second)):
         if isinstance(view, STRUCTURE_VIEWS) and not layers:
             raise ConfigError(
@@ -131,7 +131,7 @@ def _view(task: str, place: int, wanted: ViewConfig, config: ModelConfig, width:
         width: columns of the final vectors.
         propagated: columns of the rows that are propagated.
     """
-    layers = getattr(config.encoder, "layers", 0)
+    layers = layers_of(config)
     if isinstance(wanted, EdgeDropoutConfig):
         drawn = range(layers if wanted.per_layer else 1)
         return ViewOfVectors(relations=[view_name(task, place, layer) for layer in drawn])

@@ -145,7 +145,7 @@ def make_ranker(parts: Parts, encoded: Encoded | None = None) -> VectorRanker:
         (encode_all(parts) if encoded is None else encoded).vectors,
         parts.num_users,
         parts.objective.score_offset,
-        cosine=getattr(parts.objective, "cosine", False),
+        cosine=parts.objective.ranks_by_cosine,
     )
 
 

@@ -1,9 +1,8 @@
 """What a model looks at beside its own parameters: data, relations, features. Of a training and of a finished run."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +13,9 @@ from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.graph.build import build_interactions
 from braidrec.graph.relation import INTERACTIONS, Relation
-from braidrec.graph.share import shared_relation
-from braidrec.mapped import once_per_node
 from braidrec.training.context import Collectives
 from braidrec.training.features import FeatureSet, load_features
-from braidrec.training.relations import RelationBuilder, RelationSet, relations_of, views_of
+from braidrec.training.relations import RelationBuilder, RelationSet, one_copy, relations_of, views_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,22 +87,15 @@ def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) 
     def build() -> Relation:
         return build_interactions(*folder.edges("train"), folder.num_users, folder.num_items)
 
-    return _one_copy(f"{INTERACTIONS}:{folder.digest}", build, context, cache, symmetric=True)
+    return one_copy(f"{INTERACTIONS}:{folder.digest}", build, context, cache, symmetric=True)
 
 
 def for_sampling(relations: RelationSet, context: Collectives, cache: Path) -> dict[str, Relation]:
     """The fixed relations in the form that DGL samples from, memory-mapped."""
     return {
-        name: _one_copy(f"{relations.keys[name]}:int64", relation.widened, context, cache, symmetric=relation.symmetric)
+        name: one_copy(f"{relations.keys[name]}:int64", relation.widened, context, cache, symmetric=relation.symmetric)
         for name, relation in relations.fixed.items()
     }
-
-
-def _one_copy(
-    key: str, build: Callable[[], Relation], context: Collectives, cache: Path, *, symmetric: bool
-) -> Relation:
-    make = partial(shared_relation, cache, key, build, symmetric=symmetric)
-    return once_per_node(make, local_rank=context.local_rank, barrier=context.barrier)
 
 
 def cache_folder(config: RunConfig) -> Path:

@@ -1,12 +1,14 @@
 """The tables at the end, and numbers as text."""
 
 import math
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from braidrec.display import print_recommendations, print_summary
-from braidrec.display.text import duration, rate, value
+from braidrec.display.summary import print_strands
+from braidrec.display.text import duration, rate, tool, value
 
 
 @pytest.fixture
@@ -18,7 +20,9 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines() if line.startswith("│")]
 
 
-def test_summary(console: Console) -> None:
+def test_summary(console: Console, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.executable", str(tmp_path / ".venv" / "bin" / "python"))
     print_summary(
         run_name="my[run]",
         best_epoch=7,
@@ -39,7 +43,34 @@ def test_summary(console: Console) -> None:
         ["sampling", "0:00:30", "25%"],
     ]
     assert text.splitlines()[-2] == "run folder: /runs/" + "x" * 120
-    assert text.splitlines()[-1] == "MLflow: mlflow ui --backend-store-uri 'sqlite:////runs/with space/mlflow.db'"
+    assert text.splitlines()[-1] == (
+        "MLflow: .venv/bin/mlflow ui --backend-store-uri 'sqlite:////runs/with space/mlflow.db'"
+    )
+
+
+def test_a_program_is_named_as_it_can_be_started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    program = here / "bin" / "mlflow"
+    program.parent.mkdir(parents=True)
+    program.touch(mode=0o755)
+    there.mkdir()
+    monkeypatch.setattr("sys.executable", str(program.with_name("python")))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.chdir(here)
+    assert tool("mlflow") == "bin/mlflow"
+    monkeypatch.chdir(there)
+    assert tool("mlflow") == str(program)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin")
+    assert tool("mlflow") == "mlflow"
+
+
+def test_what_the_strands_count(console: Console) -> None:
+    of_image = {"attention/image/mean": 0.6, "attention/image/q10": 0.5, "attention/image/q90": 0.75}
+    others = {"attention/image/present": 0.9, "test/recall@20": 0.1}
+    print_strands({**of_image, **others, "attention/text/present": 0.0}, console=console)
+    assert rows(console.export_text()) == [["image", "0.6000", "0.5000", "0.7500"]]
+    print_strands(others, console=console)
+    assert console.export_text() == ""
 
 
 def test_a_server_is_named_and_no_tracking_says_nothing(console: Console) -> None:

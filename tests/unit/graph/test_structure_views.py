@@ -55,7 +55,7 @@ def test_every_view_is_a_well_formed_part_of_the_untouched_original(name: str, w
     view = VIEWS[name](base, 7)
     for array, copy in zip((base.indptr, base.indices, base.weight), copies, strict=True):
         assert (array is None and copy is None) or np.array_equal(array, copy)
-    assert (view.name, view.symmetric, view.num_nodes) == (f"base/{name}", symmetric, N)
+    assert (view.name, view.symmetric, view.num_nodes) == (f"base~{name}", symmetric, N)
     assert view.indptr.dtype == view.indices.dtype == np.int32
     after = edges_of(view)
     assert len(after) == view.num_edges and set(after) <= set(before)
@@ -91,7 +91,7 @@ def test_views_of_one_seed_and_other_names_are_independent() -> None:
     kept = len(one) // 2
     assert abs(len(set(one) & set(other)) / 2 - kept / 2) < 5 * np.sqrt(kept) / 2
     assert 0.3 * num < kept < 0.7 * num
-    assert drop_edges(base, 0.5, 7, view="first").name == "base/first"
+    assert drop_edges(base, 0.5, 7, view="first").name == "base~first"
 
 
 def test_an_edge_keeps_its_fate_when_others_come_and_go() -> None:

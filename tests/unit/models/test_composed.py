@@ -22,12 +22,15 @@ from braidrec.config.load import ConfigError
 from braidrec.config.model import (
     FusionConfig,
     ItemGraphConfig,
+    LayerGCNConfig,
     LightGCNConfig,
     MatrixFactorisationConfig,
     ModalitiesConfig,
     UserGraphConfig,
 )
+from braidrec.graph.relation import INTERACTIONS, PRUNED
 from braidrec.models.composed import ComposedRecommender
+from braidrec.models.encoders.contract import PropagationView
 
 WEIGHTS = {"id": 0.5, "image": -1.0, "text": 2.0}
 EIGHT = {
@@ -168,6 +171,9 @@ def test_the_order_of_the_modalities_changes_nothing(point: str) -> None:
 def test_attention_is_given_for_the_items_among_the_seeds(point: str, mode: str) -> None:
     model = build(FusionConfig(**POINTS[point]), encoder=LIGHTGCN)
     tables, seeds = make_tables(model), torch.tensor([0, 3, 6, 8, 10, 11])
+    # Nobody reads it while training.
+    assert "attention" not in model.encode(inputs_of(model, source_over(RELATIONS), tables, FEATURES, None)).outputs
+    model.eval()
     everything = model.encode(inputs_of(model, source_over(RELATIONS), tables, FEATURES, None))
     some = model.encode(inputs_of(model, source_over(RELATIONS, mode), tables, FEATURES, seeds))
     wanted = everything.outputs["attention"]
@@ -233,3 +239,35 @@ def test_settings_without_effect_on_ids_alone_are_refused() -> None:
         build(FusionConfig(combine="mean"), modalities=ModalitiesConfig())
     with pytest.raises(ConfigError, match=r"model\.modalities"):
         build(FusionConfig(), modalities=ModalitiesConfig(missing="mask"))
+
+
+def test_nothing_is_computed_twice_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items are fused once for the user–item and the item graph, and a view keeps what the item graph added."""
+    model = build(FusionConfig(), encoder=LIGHTGCN, item_graph=ItemGraphConfig(of="fused"))
+    inputs = inputs_of(model, source_over(RELATIONS), make_tables(model), FEATURES, torch.arange(NUM_NODES))
+    counts = {"fuse": 0, "item graph": 0}
+    fuse, spread = model.strands.forward, model._on_item_graph
+
+    def counted_fuse(*arguments, **options):
+        counts["fuse"] += 1
+        return fuse(*arguments, **options)
+
+    def counted_spread(*arguments):
+        counts["item graph"] += 1
+        return spread(*arguments)
+
+    monkeypatch.setattr(model.strands, "forward", counted_fuse)
+    monkeypatch.setattr(model, "_on_item_graph", counted_spread)
+    encoded = model.encode(inputs)
+    assert counts == {"fuse": 1, "item graph": 1}
+    same = model.view_of(encoded, inputs, None, PropagationView(after_hop=lambda h: h))
+    assert counts == {"fuse": 2, "item graph": 1}
+    np.testing.assert_allclose(same.detach(), encoded.vectors.detach(), **TOLERANCE)
+
+
+def test_layergcn_is_trained_on_what_pruning_leaves_and_evaluated_on_all() -> None:
+    model = build(FusionConfig(), encoder=LayerGCNConfig(layers=2))
+    main = model.branches()["main"]
+    assert main.relations(training=True) == (PRUNED,) * 2
+    assert main.relations(training=False) == (INTERACTIONS,) * 2
+    assert build(FusionConfig(), encoder=LIGHTGCN).branches()["main"].relations(training=True)[0] == INTERACTIONS

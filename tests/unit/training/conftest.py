@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from process_pair import Pair
 
 from braidrec.graph.dgl_import import dgl
 from braidrec.training.environment import use_threads
@@ -14,3 +15,11 @@ def _one_thread() -> Iterator[None]:
     use_threads(1)
     yield
     use_threads(before)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two processes in one group, for all tests of a file."""
+    processes = Pair(tmp_path_factory.mktemp("pair"))
+    yield processes
+    processes.close()

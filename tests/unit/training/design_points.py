@@ -50,6 +50,7 @@ ENCODERS = st.one_of(
     kind("mf", biases=one_of(False, False, False, True)),
     kind("lightgcn", layers=LAYERS, readout=READOUTS),
     kind("lightgcn", layers=LAYERS, readout=READOUTS),
+    kind("layergcn", layers=LAYERS, prune_rate=RATES),
     kind("ngcf", layers=LAYERS, readout=READOUTS, interaction=st.booleans(), dropout=RATES),
     kind("graphsage", layers=LAYERS, readout=READOUTS, dropout=RATES),
     kind("gat", layers=LAYERS, heads=st.integers(1, 2), readout=READOUTS, dropout=RATES),

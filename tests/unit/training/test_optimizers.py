@@ -209,4 +209,6 @@ def test_clipping_counts_a_row_fetched_twice_once() -> None:
 
 
 def test_clipping_nothing() -> None:
-    clip_gradients([nn.Parameter(torch.zeros(2))], 1.0)
+    parameter = nn.Parameter(torch.tensor([3.0, 4.0]))
+    clip_gradients([parameter], 1.0)
+    assert parameter.grad is None and parameter.tolist() == [3.0, 4.0]

@@ -5,16 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_runs import popularity_recall
 
 import braidrec
 from braidrec.config.load import load_config
 from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
-from braidrec.data.pairs import pairs_of
 from braidrec.data.planted import generate_planted
 from braidrec.data.storage import Location
-from braidrec.evaluation.evaluator import Evaluator
-from braidrec.evaluation.ranker import PopularityRanker
 from braidrec.training.build import build_parts
 from braidrec.training.local_worker import LocalWorker
 from braidrec.training.loop import Loop
@@ -26,7 +24,7 @@ PRESETS = Path(__file__).parents[3] / "configs" / "models"
 USE = "model.modalities.use=['*']"
 MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **{name: (name, ()) for name in (
-        "vbpr", "vbpr_mm", "mmgcn", "grcn", "slmrec", "bm3", "freedom", "mgcn", "lattice", "mmgcf",
+        "vbpr", "vbpr_mm", "mmgcn", "grcn", "slmrec", "bm3", "freedom", "mgcn", "lattice", "mmgcf", "layergcn",
     )},
     "early": (None, (USE,)),
     "early, attention, concat": (None, (USE, "model.fusion={combine: concat, weighting: attention}")),
@@ -37,6 +35,8 @@ MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "graphsage": (None, (USE, "model.encoder={kind: graphsage}")),
     "gat": (None, (USE, "model.encoder={kind: gat}")),
 }  # fmt: skip
+IDS_ALONE = ("bm3", "layergcn")
+"""Those that rank without looking at modalities."""
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def popularity(data: Path) -> float:
-    """Test recall@20 of recommending everyone the most popular items."""
-    folder = DatasetFolder.open(str(data))
-    users, items = folder.edges("train")
-    degree = np.bincount(items, minlength=folder.num_items)
-    evaluator = Evaluator(
-        held_out=pairs_of(folder, ["test"]),
-        mask=pairs_of(folder, ["train"]),
-        train_item_degree=degree,
-        train_user_degree=np.bincount(users, minlength=folder.num_users),
-        at=(20,),
-    )
-    return evaluator.result(evaluator.run(PopularityRanker(degree, folder.num_users))).metrics["recall@20"]
+    return popularity_recall(data)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +98,7 @@ def test_clearly_better_than_popularity(name: str, data: Path, popularity: float
     assert result.metrics["test/recall@20"] > popularity + 0.35
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "bm3"])
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in IDS_ALONE])
 def test_modalities_order_cold_items(name: str, cold: Path, tmp_path: Path) -> None:
     found = order_of_cold_items(config_of(name, cold, tmp_path), tmp_path)
     assert found > 0.7

@@ -7,14 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from training_runs import run_config, write_folder
+from training_runs import popularity_recall, run_config, write_folder
 
 import braidrec
 from braidrec.data.folder import DatasetFolder
-from braidrec.data.pairs import pairs_of
 from braidrec.data.planted import generate_planted
-from braidrec.evaluation.evaluator import Evaluator
-from braidrec.evaluation.ranker import PopularityRanker
 from braidrec.training.result import TrainResult
 
 SETTINGS = ("training.epochs=12", "model.dim=16", "training.batch_size=512", "evaluation.patience=null")
@@ -48,19 +45,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def popularity(data: Path) -> float:
-    """Test recall@20 of recommending everyone the most popular items."""
-    folder = DatasetFolder.open(str(data))
-    users, items = folder.edges("train")
-    degree = np.bincount(items, minlength=folder.num_items)
-    evaluator = Evaluator(
-        held_out=pairs_of(folder, ["test"]),
-        mask=pairs_of(folder, ["train"]),
-        train_item_degree=degree,
-        train_user_degree=np.bincount(users, minlength=folder.num_users),
-        at=(20,),
-    )
-    state = evaluator.run(PopularityRanker(degree, folder.num_users))
-    return evaluator.result(state).metrics["recall@20"]
+    return popularity_recall(data)
 
 
 def train(data: Path, place: Path, *overrides: str) -> TrainResult:

@@ -1,6 +1,5 @@
 """Distributed equals single: two gloo processes with the halves of a batch compute what one does with the whole."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,13 +35,6 @@ CASES = {
     "own parameter": Case(model="mf_scaled", optimizer="adam"),
     "clipped": Case(gradient_clip=0.01),
 }
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    processes = Pair(tmp_path_factory.mktemp("pair"))
-    yield processes
-    processes.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Every system and every self-supervised task: two processes with half a batch each learn what one does with it all."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,13 +61,6 @@ TASKS = {
 }
 CASES = {**{name: (PRESETS / f"{name}.yaml", more) for name, more in SYSTEMS.items()},
          **{name: (None, more) for name, more in TASKS.items()}}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    processes = Pair(tmp_path_factory.mktemp("pair"))
-    yield processes
-    processes.close()
 
 
 @pytest.fixture(scope="module")

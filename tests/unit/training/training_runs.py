@@ -10,8 +10,11 @@ from braidrec.config.load import load_config
 from braidrec.config.run import RunConfig
 from braidrec.data.description import SPLITS, ProtocolDescription
 from braidrec.data.folder import DatasetFolder
+from braidrec.data.pairs import pairs_of
 from braidrec.data.planted import generate_planted
 from braidrec.data.writer import DatasetWriter
+from braidrec.evaluation.evaluator import Evaluator
+from braidrec.evaluation.ranker import PopularityRanker
 
 SMALL = (
     "tracking.enabled=false",
@@ -65,3 +68,18 @@ def write_folder(
     writer.finish(name=path.name, protocol=ProtocolDescription(kind="given", seed=0), options={})
     assert DatasetFolder.open(str(path)).num_users == num_users
     return path
+
+
+def popularity_recall(data: Path) -> float:
+    """Test recall@20 of recommending everyone the most popular items."""
+    folder = DatasetFolder.open(str(data))
+    users, items = folder.edges("train")
+    degree = np.bincount(items, minlength=folder.num_items)
+    evaluator = Evaluator(
+        held_out=pairs_of(folder, ["test"]),
+        mask=pairs_of(folder, ["train"]),
+        train_item_degree=degree,
+        train_user_degree=np.bincount(users, minlength=folder.num_users),
+        at=(20,),
+    )
+    return evaluator.result(evaluator.run(PopularityRanker(degree, folder.num_users))).metrics["recall@20"]

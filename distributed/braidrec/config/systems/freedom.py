@@ -26,8 +26,3 @@ class FreedomConfig(Strict):
     def relations(self) -> tuple[str, ...]:
         """The relations that it propagates over."""
         return ("interactions", "content")
-
-    @property
-    def keep_rate(self) -> float:
-        """Share of the interactions that stay in the view `interactions~pruned`."""
-        return 1.0 - self.prune_rate

@@ -9,6 +9,7 @@ from braidrec.graph.dgl_import import dgl
 from braidrec.graph.hop import Hop, Neighbourhood
 from braidrec.graph.propagate import Readout, combine_levels
 from braidrec.models.encoders.contract import PLAIN, PropagationView
+from braidrec.models.encoders.levels import levels_at_seeds
 
 DGLLayer = Literal["graphsage", "gat"]
 
@@ -45,15 +46,13 @@ class DGLEncoder(nn.Module):
 
     def encode(self, neighbourhood: Neighbourhood, h: Tensor, view: PropagationView = PLAIN) -> tuple[Tensor, Tensor]:
         """Readout and level 0 at the seeds."""
+
+        def step(layer: int, hop: Hop, z: Tensor) -> Tensor:
+            out = self._convolve(layer, hop, z, _edge_weights(hop, view.weights(hop, z), like=z))
+            return view.perturbed(out if layer == self.layers - 1 else F.leaky_relu(out, 0.2))
+
         ego = neighbourhood.at_seeds(h, 0)
-        levels, z = [ego], h
-        for level, hop in enumerate(neighbourhood.hops, start=1):
-            z = self._convolve(level - 1, hop, z, _edge_weights(hop, view.weights(hop, z), like=z))
-            if level < self.layers:
-                z = F.leaky_relu(z, 0.2)
-            z = view.perturbed(z)
-            levels.append(neighbourhood.at_seeds(z, level))
-        return combine_levels(levels, self.readout), ego
+        return combine_levels([ego, *levels_at_seeds(neighbourhood, h, step)], self.readout), ego
 
     def _convolve(self, layer: int, hop: Hop, z: Tensor, edge_weight: Tensor | None) -> Tensor:
         out: Tensor = self.convolutions[layer](hop.block, (z, hop.own(z)), edge_weight=edge_weight)

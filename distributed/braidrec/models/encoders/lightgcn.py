@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from braidrec.graph.hop import Neighbourhood
+from braidrec.graph.hop import Hop, Neighbourhood
 from braidrec.graph.propagate import Readout, combine_levels, propagate_to_readout
 from braidrec.models.encoders.contract import PLAIN, PropagationView
+from braidrec.models.encoders.levels import levels_at_seeds
 
 
 class LightGCNEncoder(nn.Module):
@@ -43,11 +44,13 @@ class LightGCNEncoder(nn.Module):
         dtype = self.dtype if self.training else None
         if view is PLAIN:
             return propagate_to_readout(neighbourhood, h, self.readout, dtype=dtype, ego=self.ego)
-        ego = neighbourhood.at_seeds(h, 0)
-        levels, z = ([ego] if self.ego else []), h
-        for level, hop in enumerate(neighbourhood.hops, start=1):
+        inside = dtype or h.dtype
+
+        def step(layer: int, hop: Hop, z: Tensor) -> Tensor:
             weights = view.weights(hop, z)
-            inside = z if dtype is None else z.to(dtype)
-            z = view.perturbed(hop.aggregate(inside, None if weights is None else weights.to(inside.dtype)).to(h.dtype))
-            levels.append(neighbourhood.at_seeds(z, level))
-        return combine_levels(levels, self.readout), ego
+            received = hop.aggregate(z.to(inside), None if weights is None else weights.to(inside))
+            return view.perturbed(received.to(h.dtype))
+
+        ego = neighbourhood.at_seeds(h, 0)
+        levels = levels_at_seeds(neighbourhood, h, step)
+        return combine_levels([ego, *levels] if self.ego else levels, self.readout), ego

@@ -3,9 +3,10 @@
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from braidrec.graph.hop import Neighbourhood
+from braidrec.graph.hop import Hop, Neighbourhood
 from braidrec.graph.propagate import Readout, combine_levels
 from braidrec.models.encoders.contract import PLAIN, PropagationView
+from braidrec.models.encoders.levels import levels_at_seeds
 
 
 class NGCFEncoder(nn.Module):
@@ -48,13 +49,14 @@ class NGCFEncoder(nn.Module):
 
     def encode(self, neighbourhood: Neighbourhood, h: Tensor, view: PropagationView = PLAIN) -> tuple[Tensor, Tensor]:
         """Readout and level 0 at the seeds."""
-        ego = neighbourhood.at_seeds(h, 0)
-        levels, z = [ego], h
-        for level, hop in enumerate(neighbourhood.hops, start=1):
+
+        def step(layer: int, hop: Hop, z: Tensor) -> Tensor:
             received, own = hop.aggregate(z, view.weights(hop, z)), hop.own(z)
-            total = self.neighbours[level - 1](received + own)
+            total: Tensor = self.neighbours[layer](received + own)
             if self.products is not None:
-                total = total + self.products[level - 1](received * own)
-            z = view.perturbed(F.dropout(F.leaky_relu(total, 0.2), self.dropout, self.training))
-            levels.append(F.normalize(neighbourhood.at_seeds(z, level), dim=-1))
-        return combine_levels(levels, self.readout), ego
+                total = total + self.products[layer](received * own)
+            return view.perturbed(F.dropout(F.leaky_relu(total, 0.2), self.dropout, self.training))
+
+        ego = neighbourhood.at_seeds(h, 0)
+        levels = [F.normalize(level, dim=-1) for level in levels_at_seeds(neighbourhood, h, step)]
+        return combine_levels([ego, *levels], self.readout), ego

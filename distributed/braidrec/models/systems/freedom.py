@@ -7,11 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from braidrec.graph.propagate import propagate, propagate_to_readout
-from braidrec.graph.relation import INTERACTIONS
+from braidrec.graph.relation import INTERACTIONS, PRUNED
 from braidrec.models.contract import Branch, Encoded, Inputs, LossTerm, StepContext, TableSpec
 from braidrec.models.projectors import Projector
 
-PRUNED = f"{INTERACTIONS}~pruned"
 """The interactions without the edges that degree-sensitive pruning took, drawn anew each epoch."""
 
 

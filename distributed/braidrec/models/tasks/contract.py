@@ -12,8 +12,9 @@ from braidrec.models.encoders.contract import PropagationView
 class Represents(Protocol):
     """What a task may ask of the model."""
 
-    def represent(self, inputs: Inputs, branch: str = ..., view: PropagationView = ...) -> Encoded:
-        """Vectors of the seeds over the neighbourhood of a branch, perturbed by `view`."""
+    def view_of(self, encoded: Encoded, inputs: Inputs, branch: str | None, view: PropagationView) -> Tensor:
+        """The vectors of `encoded` as another propagation gives them: over a branch (None: the model's own), perturbed
+        by `view`."""
         ...
 
     def strand_of_items(self, name: str, inputs: Inputs, items: Tensor) -> tuple[Tensor, Tensor]:

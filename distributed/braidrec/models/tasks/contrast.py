@@ -99,7 +99,7 @@ class Contrast(nn.Module):
     def _vectors(self, branch: str, view: ViewOfVectors, model: Represents, encoded: Encoded, inputs: Inputs) -> Tensor:
         vectors = encoded.vectors
         if view.propagates_anew:
-            chosen = {"branch": branch} if branch in inputs.neighbourhoods else {}
-            vectors = model.represent(inputs, view=view.propagation, **chosen).vectors
+            own = branch if branch in inputs.neighbourhoods else None
+            vectors = model.view_of(encoded, inputs, own, view.propagation)
         perturbed: Tensor = vectors if view.output is None else view.output(vectors)
         return perturbed

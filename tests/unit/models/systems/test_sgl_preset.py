@@ -22,7 +22,7 @@ from braidrec.graph.relation import INTERACTIONS, Relation
 
 INTERACTED = build_interactions(USERS, ITEMS, NUM_USERS, NUM_ITEMS)
 CONFIG = preset("sgl")
-EPOCH = 25
+EPOCH = 5
 FIRST, SECOND = f"{INTERACTIONS}~sgl.1.0", f"{INTERACTIONS}~sgl.2.0"
 RELATIONS = {INTERACTIONS: INTERACTED, **views_drawn(CONFIG, INTERACTED, epoch=EPOCH)}
 
