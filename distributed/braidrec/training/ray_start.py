@@ -20,6 +20,10 @@ _HERE = {
     # One machine is not taken away node by node, and asking two workers how they are costs nothing.
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Every process of Ray counts and reports what only a dashboard shows, and there is none here.
+    "RAY_enable_metrics_collection": "false",
+    "RAY_task_events_report_interval_ms": "0",
+    "RAY_event_stats": "false",
     # Ray starts its workers at niceness 15, and whatever else runs on a machine takes the cores from a training.
     "RAY_worker_niceness": "0",
     # A dozen actors that mostly wait. With as many starting at once as there are cores, a machine of two takes longer
