@@ -134,7 +134,7 @@ def test_training_tells_the_same_groups(fused: Finished) -> None:
     assert done.result.slices == fused.result.slices
 
 
-def test_attention_is_logged_at_validations_but_not_shown(
+def test_attention_is_logged_at_validations_and_told_once_in_the_end(
     attending: Finished, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [json.loads(line) for line in (Path(attending.result.folder) / "metrics.jsonl").read_text().splitlines()]
@@ -153,7 +153,12 @@ def test_attention_is_logged_at_validations_but_not_shown(
     )
     assert means == pytest.approx(1.0, abs=1e-6)
     print_train_result(attending.result)
-    assert "attention" not in capsys.readouterr().out
+    lines_shown = capsys.readouterr().out.splitlines()
+    for name in ("id", "image", "text"):
+        (row,) = (line for line in lines_shown if line.startswith("│") and f"│ {name} " in line)
+        cells = [float(cell) for cell in row.strip("│").split("│")[1:]]
+        shown = [final[f"attention/{name}/{part}"] for part in ("mean", "q10", "q90")]
+        assert cells == pytest.approx(shown, abs=1e-4)
 
 
 def test_models_without_weights_tell_none(fused: Finished, lightgcn: Finished) -> None:
