@@ -15,6 +15,10 @@ class CheckpointError(RunError):
     """No usable checkpoint where one is needed. The message names the folder and what is wrong with it."""
 
 
+class EndedEarly(Exception):
+    """A listener wants the run to end here, as a search does with a trial that does not promise much. No failure."""
+
+
 class Stopped(KeyboardInterrupt):
     """The process was asked to end. Not an Exception: nothing on the way may swallow it.
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from braidrec.config.prepare import PrepareConfig
 from braidrec.config.run import RunConfig
 from braidrec.config.runs import EvaluateConfig, RecommendConfig
 from braidrec.config.shape import alternatives, element_of, models_among, tags_of
+from braidrec.config.sweep import SweepConfig
 
 _HEADER = """\
 # Configuration reference
@@ -32,7 +33,14 @@ YAML here is the core schema of YAML 1.2 (`on` and `12:30` are strings, `1e-3` i
 
 Where a key has several kinds, `kind` selects one; left out, it is the default kind.
 """
-_NAMES = {int: "integer", float: "number", str: "string", bool: "true or false", type(None): "null"}
+_NAMES = {
+    int: "integer",
+    float: "number",
+    str: "string",
+    bool: "true or false",
+    type(None): "null",
+    JsonValue: "any value",
+}
 _BOUNDS = {
     annotated_types.Gt: ("> ", "gt"),
     annotated_types.Ge: ("≥ ", "ge"),
@@ -63,6 +71,7 @@ def render() -> str:
     lines = [_HEADER]
     for kind, job, title in (
         (RunConfig, "jobs/train.py", "A training run"),
+        (SweepConfig, "jobs/sweep.py", "A sweep"),
         (PrepareConfig, "jobs/prepare.py", "A preparation"),
         (EvaluateConfig, "jobs/evaluate.py", "An evaluation of a finished run"),
         (RecommendConfig, "jobs/recommend.py", "Recommendations of a finished run"),

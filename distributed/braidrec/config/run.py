@@ -198,6 +198,10 @@ class EvaluationConfig(Strict):
     mask: Literal["train", "train+valid"] = Field(
         default="train", description="Items of which splits are taken out of the candidates when testing."
     )
+    test: bool = Field(
+        default=True,
+        description="Test the best epoch at the end. False: the test split is never looked at, as in a search.",
+    )
     watch_test: bool = Field(
         default=False, description="Also test at every validation, for curves. Never used to select anything."
     )

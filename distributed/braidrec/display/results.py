@@ -20,7 +20,7 @@ def print_train_result(result: TrainResult) -> None:
         places={
             "run folder": result.folder,
             "checkpoint": result.checkpoint,
-            "per-user results": f"{result.folder}/per_user/test",
+            **({"per-user results": f"{result.folder}/per_user/test"} if _is_tested(result) else {}),
         },
         tracking_uri=result.tracking_uri,
     )
@@ -28,6 +28,10 @@ def print_train_result(result: TrainResult) -> None:
     if result.example is not None:
         print_recommendations(result.example.user_id, result.example.items)
     print(f"recommend to all users:  {tool('python')} jobs/recommend.py --set run={result.folder}", flush=True)
+
+
+def _is_tested(result: TrainResult) -> bool:
+    return any(name.startswith("test/") for name in result.metrics)
 
 
 def print_evaluate_result(result: EvaluateResult, console: Console | None = None) -> None:

@@ -179,6 +179,8 @@ def _check_nothing_is_ignored(config: RunConfig) -> None:
             f"objective.negatives: objective.loss.kind={config.objective.loss.kind} uses no negatives; remove these "
             "keys, or use bpr"
         )
+    if config.evaluation.watch_test and not config.evaluation.test:
+        raise ConfigError("evaluation.watch_test=true has no effect with evaluation.test=false: remove one of them")
     if training.optimizer.kind == "sparse_adam" and training.propagation.mode == "full":
         raise ConfigError(
             "training.optimizer.kind=sparse_adam updates the rows of the batch, but with full propagation every row "

@@ -1,6 +1,7 @@
 """`braidrec.train`: checks, the run's folder and listeners, the loop here or on Ray, an end that is always recorded."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
 from braidrec.data.storage import Location
 from braidrec.display.progress import ProgressDisplay
-from braidrec.errors import Stopped
+from braidrec.errors import EndedEarly, Stopped
 from braidrec.places import absolute_place
 from braidrec.training.check import check_run
 from braidrec.training.environment import use_threads
@@ -30,20 +31,28 @@ from braidrec.training.tracked import Tracked
 KILLED_FLUSH_SECONDS = 2.0
 
 
-def train(config: RunConfig, *, resume: str | None = None, listeners: tuple[Listener, ...] = ()) -> TrainResult:
+def train(
+    config: RunConfig,
+    *,
+    resume: str | None = None,
+    listeners: tuple[Listener, ...] = (),
+    tags: Mapping[str, str] | None = None,
+) -> TrainResult:
     """Train, validate, keep the best, test it. Everything of the run is in `<storage>/<name>/`.
 
     Args:
         config: the run.
         resume: the name of a run in `config.storage` to continue; the result equals that of an uninterrupted run.
         listeners: told every event, beside the display, MLflow and metrics.jsonl.
+        tags: of the MLflow run, beside those of the configuration.
     Raises:
         ConfigError, DatasetError: refused before any work is lost; the message names key or file and the mend.
         RunError, DivergedError: the run failed; its folder and its MLflow run stay, with the reason.
+        EndedEarly: raised by a listener and passed on; the MLflow run has ended as FINISHED.
         Stopped: SIGTERM or SIGINT arrived; the MLflow run has ended as KILLED.
     """
     config = with_absolute_places(config)
-    folder = _dataset(config)
+    folder = open_dataset(config)
     check_run(config, folder)
     run_folder = RunFolder.new(config) if resume is None else RunFolder.existing(config.storage, resume)
     with Lease(run_folder.location), StopSignals() as signals:
@@ -53,14 +62,20 @@ def train(config: RunConfig, *, resume: str | None = None, listeners: tuple[List
             run_folder.check_resumable(config)
         try:
             run_folder.check_same_data(folder.digest)
-            return _run(config, folder, run_folder, listeners, signals)
+            return _run(config, folder, run_folder, listeners, tags or {}, signals)
         except (ConfigError, DatasetError):
             if resume is None and not run_folder.checkpoints.is_folder():
                 run_folder.location.remove()  # refused: its name is free again
             raise
 
 
-def _dataset(config: RunConfig) -> DatasetFolder:
+def open_dataset(config: RunConfig) -> DatasetFolder:
+    """The data set of a run, generated first where the configuration says so and none is there.
+
+    Raises:
+        DatasetError: there is none, or it is damaged.
+        ConfigError: what is there is not the one that would have been generated.
+    """
     planted = config.data.planted
     if planted is not None and not Location.of(config.data.path).child(DESCRIPTION_FILE).is_file():
         generate_planted(
@@ -95,12 +110,15 @@ def _run(
     folder: DatasetFolder,
     run_folder: RunFolder,
     listeners: tuple[Listener, ...],
+    tags: Mapping[str, str],
     signals: StopSignals,
 ) -> TrainResult:
     metrics_file = MetricsFile(run_folder.location.child("metrics.jsonl"))
     seconds = Seconds()
     display = ProgressDisplay(monitor=config.evaluation.monitor)
-    tracked = Tracked(config, run_folder, lambda sentence: display.handle(Note(message=sentence, level="warning")))
+    tracked = Tracked(
+        config, run_folder, lambda sentence: display.handle(Note(message=sentence, level="warning")), tags
+    )
     everyone = FanOut([metrics_file, seconds, display, *tracked.listeners, *listeners])
     run_folder.location.child("result.json").remove()  # a run that goes on has none until it ends again
     try:
@@ -113,6 +131,9 @@ def _run(
         tracked.log_model(result, folder)
     except Stopped as stop:
         tracked.finish("KILLED", str(stop), KILLED_FLUSH_SECONDS)
+        raise
+    except EndedEarly as end:
+        tracked.finish("FINISHED", str(end))
         raise
     except BaseException as error:
         tracked.finish("FAILED", f"{type(error).__name__}: {error}")

@@ -66,7 +66,8 @@ class Loop:
         self.store = CheckpointStore(run_folder.child("checkpoints"), warn=self._warn)
         self.step = self._make_step()
         self.valid = self._evaluation("valid", mask="train", detail=False)
-        self.test = self._evaluation("test", mask=config.evaluation.mask, detail=True)
+        wanted = config.evaluation.test
+        self.test = self._evaluation("test", mask=config.evaluation.mask, detail=True) if wanted else None
         self.state = RunState(
             epoch=0, global_step=0, best_epoch=0, best_value=None, stale_validations=0, config_hash=config_hash(config)
         )

@@ -15,7 +15,7 @@ from braidrec.data.delivery import PADDING_USER, ShardPlan
 from braidrec.data.folder import COLUMN_TYPES, DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.display.quiet import quiet_ray
-from braidrec.errors import RunError
+from braidrec.errors import EndedEarly, RunError
 from braidrec.training.build import loss_columns
 from braidrec.training.environment import training_environment
 from braidrec.training.events import Event
@@ -138,6 +138,8 @@ class MailboxListener:
         if kind is not None:  # a signal: nobody waits for what is still in the mailbox
             return
         self._thread.join()
+        if isinstance(self._error, EndedEarly):
+            raise self._error
         if self._error is not None:
             raise RunError(f"a listener of the run failed: {self._error}") from self._error
 

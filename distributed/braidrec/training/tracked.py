@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
@@ -27,11 +28,18 @@ class Tracked:
         config: the run, with absolute places.
         run_folder: remembers MLflow's run id, so that a resumed run continues it.
         inform: receives sentences for a person.
+        tags: beside those of the configuration.
     Raises:
         ConfigError: remote storage without a tracking URI.
     """
 
-    def __init__(self, config: RunConfig, run_folder: RunFolder, inform: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        run_folder: RunFolder,
+        inform: Callable[[str], None],
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._config, self._folder = config, run_folder
         self._run: MlflowRun | None = None
         if not config.tracking.enabled:
@@ -46,7 +54,7 @@ class Tracked:
                 outbox_path=_local_folder(run_folder) / "mlflow_outbox.jsonl",
                 run_key=run_folder.key,
                 existing_run_id=known.get("run_id") if known.get("uri") == redact(uri) else None,
-                tags=config.tracking.tags,
+                tags={**config.tracking.tags, **tags},
                 system_metrics=config.tracking.system_metrics,
                 flush_seconds=config.tracking.flush_seconds,
                 artifacts=config.tracking.artifacts,
