@@ -20,13 +20,13 @@ def rows_in(document: str) -> list[list[str]]:
     return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
 
 
-RUN_ROWS, OTHER_ROWS = (rows_in(part) for part in render().split("\n## A preparation"))
+RUN_ROWS, OTHER_ROWS = (rows_in(part) for part in render().split("\n## A sweep"))
 ROWS = RUN_ROWS + OTHER_ROWS
 
 
 def sections() -> dict[str, list[list[str]]]:
     """Rows of a run by the heading that they stand under; kinds of one union may share the names of keys."""
-    parts = re.split(r"^(#+ .*)$", render().split("\n## A preparation")[0], flags=re.MULTILINE)
+    parts = re.split(r"^(#+ .*)$", render().split("\n## A sweep")[0], flags=re.MULTILINE)
     return {heading: rows_in(body) for heading, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
