@@ -1,86 +1,130 @@
 """What Ray Train costs: the same loop on the same data in this process and in one Ray Train worker.
 
-    python benchmarks/ray_overhead.py --data ../shared/data/gowalla --epochs 3
+    python benchmarks/ray_overhead.py --data ../shared/data/gowalla --epochs 6
 
 One worker with all cores on either side, exact LightGCN; seconds of an epoch's training without evaluation, by the same
-clock in the loop. The two take turns. The start of Ray and of its worker is printed apart: it is paid once a run.
+clock in the loop. Both trainings run at once and take turns, an epoch each, the other one stopped with all its
+processes meanwhile: a machine that becomes slower for a minute is slower for both. The first epoch of each does not
+count. The start of Ray and of its worker is printed apart: it is paid once a run.
 """
 
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import psutil
 from common import prepared, print_json, run_config, work_folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="raw MMRec folder or dataset folder")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=6, help="that count, beside the first")
     parser.add_argument("--work", help="folder for prepared data and runs")
     parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     work = work_folder(arguments.work)
     data = prepared(arguments.data, work)
     if arguments.workers is not None:
-        print(json.dumps(_measure(data, work, arguments.workers, arguments.epochs)))
+        _train(data, work, arguments.workers, arguments.epochs + 2)  # never gets to the last one
         return
-    turns: dict[int, list[dict[str, Any]]] = {0: [], 1: []}
-    for _ in range(arguments.rounds):
-        for workers in turns:
-            turns[workers].append(_turn(workers, data.path, str(work), arguments.epochs))
-    local, ray = (statistics.median(s for turn in turns[w] for s in turn["epochs"]) for w in (0, 1))
+    players = {name: Player(workers, data.path, str(work), arguments.epochs) for name, workers in SIDES.items()}
+    for player in players.values():
+        player.first_epoch()
+    pairs = [{name: player.epoch() for name, player in players.items()} for _ in range(arguments.epochs)]
+    for player in players.values():
+        player.end()
+    ratios = [pair["ray"] / pair["local"] for pair in pairs]
     print_json(
         {
-            "seconds_per_epoch_local": round(local, 2),
-            "seconds_per_epoch_ray": round(ray, 2),
-            "overhead": round(ray / local - 1, 4),
-            "seconds_to_first_step_ray": [round(turn["start"], 1) for turn in turns[1]],
-            "all": {("ray" if w else "local"): [t["epochs"] for t in found] for w, found in turns.items()},
+            "seconds_per_epoch_local": round(statistics.median(pair["local"] for pair in pairs), 2),
+            "seconds_per_epoch_ray": round(statistics.median(pair["ray"] for pair in pairs), 2),
+            "overhead": round(statistics.median(ratios) - 1, 4),
+            "overhead_of_each_pair": [round(ratio - 1, 4) for ratio in ratios],
+            "seconds_to_first_step_ray": round(players["ray"].start_seconds, 1),
         }
     )
 
 
-def _turn(workers: int, data: str, work: str, epochs: int) -> dict[str, Any]:
-    from braidrec.training.environment import training_environment
-
-    command = [sys.executable, __file__, "--data", data, "--work", work, "--epochs", str(epochs)]
-    environment = {**os.environ, **training_environment(len(os.sched_getaffinity(0)))}
-    done = subprocess.run(
-        [*command, "--workers", str(workers)], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"workers={workers} failed:\n{done.stderr[-3000:]}")
-    turn: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return turn
+SIDES = {"local": 0, "ray": 1}
 
 
-def _measure(data: Any, work: Any, workers: int, epochs: int) -> dict[str, Any]:
+class Player:
+    """A training in a process of its own that waits at the end of each epoch, stopped with all its processes."""
+
+    def __init__(self, workers: int, data: str, work: str, epochs: int) -> None:
+        self._command = [sys.executable, __file__, "--data", data, "--work", work, "--epochs", str(epochs)]
+        self._command += ["--workers", str(workers)]
+        self._log = Path(work) / f"ray_overhead_{workers}.log"
+        self.start_seconds = 0.0
+
+    def first_epoch(self) -> None:
+        from braidrec.training.environment import training_environment
+
+        environment = {**os.environ, **training_environment(len(os.sched_getaffinity(0)))}
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                self._command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        self.start_seconds = self._told()["start"]
+        self._told()
+        self._signal(signal.SIGSTOP)
+
+    def epoch(self) -> float:
+        """Seconds of the next one."""
+        self._signal(signal.SIGCONT)
+        assert self._process.stdin is not None
+        print("go", file=self._process.stdin, flush=True)
+        seconds: float = self._told()["seconds"]
+        self._signal(signal.SIGSTOP)
+        return seconds
+
+    def end(self) -> None:
+        self._signal(signal.SIGCONT)
+        self._process.terminate()
+        self._process.wait()
+
+    def _told(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                told: dict[str, Any] = json.loads(line)
+                return told
+        sys.exit(f"{' '.join(self._command)} ended with status {self._process.wait()}: {self._log}")
+
+    def _signal(self, number: signal.Signals) -> None:
+        tree = psutil.Process(self._process.pid)
+        for process in [tree, *tree.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+def _train(data: Any, work: Any, workers: int, epochs: int) -> None:
     from braidrec.training.driver import train
     from braidrec.training.events import EpochEnd, Event, Started
 
     began = time.perf_counter()
-    seconds: list[float] = []
-    start = [0.0]
 
     class Watch:
         def handle(self, event: Event) -> None:
             if isinstance(event, Started):
-                start[0] = time.perf_counter() - began
+                print(json.dumps({"start": time.perf_counter() - began}), flush=True)
             if isinstance(event, EpochEnd):
-                seconds.append(event.metrics["train/seconds"])
+                print(json.dumps({"seconds": event.metrics["train/seconds"]}), flush=True)
+                sys.stdin.readline()
 
     keys = [f"training.epochs={epochs}", f"workers.num={workers}", f"workers.threads={len(os.sched_getaffinity(0))}"]
     keys += ["evaluation.monitor=null", "evaluation.patience=null", f"evaluation.every={epochs}", "evaluation.at=[20]"]
     keys += ["training.propagation.mode=full"]
     train(run_config("lightgcn", data, work, keys), listeners=(Watch(),))
-    return {"epochs": seconds, "start": start[0]}
 
 
 if __name__ == "__main__":
