@@ -8,7 +8,8 @@ from braidrec.objectives.arguments import above_zero
 from braidrec.objectives.contract import LossFacts
 from braidrec.objectives.cosine import unit_rows
 from braidrec.objectives.gather import Gather, own_rows
-from braidrec.objectives.softmax import minus_log_share, only
+from braidrec.objectives.log_sum import log_sum_exp_products
+from braidrec.objectives.softmax import minus_log_share
 
 
 class InBatchSoftmax(LossFacts):
@@ -56,11 +57,13 @@ class InBatchSoftmax(LossFacts):
         all_ids = self.gather(ids)
         users = users / self.temperature
         positive = (users * items).sum(-1)
-        others = users @ self.gather(items).T
+        offset = None
         if self._log_popularity is not None:
             positive = positive - self._frequency(ids, positive.dtype)
-            others = others - self._frequency(all_ids, others.dtype)
-        return minus_log_share(positive, only(others, _is_negative(batch.users, all_ids)))
+            offset = -self._frequency(all_ids, positive.dtype)
+        negative = _is_negative(batch.users, all_ids)
+        others = log_sum_exp_products(users, self.gather(items), negative.__getitem__, offset)
+        return minus_log_share(positive, others)
 
     def _frequency(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
         """`[n]` log p of the rows' items, 0 for padding, whose item may have none."""

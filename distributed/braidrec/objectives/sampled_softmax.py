@@ -46,4 +46,4 @@ class SampledSoftmax(LossFacts):
         if self._log_q is not None:
             self._log_q = self._log_q.to(logits.device)  # moves once
             logits = logits - (self._log_q[batch.negatives].to(logits.dtype) + math.log(negatives.shape[1]))
-        return minus_log_share(positive / self.temperature, logits)
+        return minus_log_share(positive / self.temperature, torch.logsumexp(logits, dim=-1))

@@ -97,14 +97,17 @@ class MGCN(nn.Module):
 
     def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
         loss, batch = InfoNCE(temperature=self.temperature, gather=step.gather), step.batch
-        sides, behaviours = step.rows(encoded.outputs["side"]), step.rows(encoded.outputs["behaviour"])
+        side, behaviour = encoded.outputs["side"], encoded.outputs["behaviour"]
+        users, items, _ = batch.split(step.places)
         found = {}
-        for name, side, behaviour, nodes in zip(
-            self.term_names, sides[:2], behaviours[:2], (batch.users, batch.items), strict=True
-        ):
-            rows = loss.rows(side, behaviour, batch.real, nodes)
-            total, weight = (rows * batch.real).sum(), batch.real.sum()
-            found[name] = LossTerm(total=total, weight=weight, coefficient=self.contrast_weight)
+        for name, places, nodes in zip(self.term_names, (users, items), (batch.users, batch.items), strict=True):
+            # A node's rows are equal: it is compared once, and counts as often as it stands there.
+            distinct, row, counts = _distinct(places, batch.real)
+            ids = torch.empty_like(distinct).scatter_(0, row, nodes)
+            rows = loss.rows(side.index_select(0, distinct), behaviour.index_select(0, distinct), counts, ids, counts)
+            found[name] = LossTerm(
+                total=(rows * counts).sum(), weight=batch.real.sum(), coefficient=self.contrast_weight
+            )
         return found
 
     def _spread(self, inputs: Inputs, place: int, dtype: torch.dtype | None) -> Tensor:
@@ -134,3 +137,9 @@ class MGCN(nn.Module):
         specific = (gates * (stacked - shared.unsqueeze(1))).masked_fill(~present.unsqueeze(-1), 0.0)
         side: Tensor = (shared + specific.sum(1)) / (len(spread) + 1)
         return side
+
+
+def _distinct(places: Tensor, real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each place once, where among them every row's is, and in how many rows it stands that are no padding."""
+    distinct, row = torch.unique(places, return_inverse=True)
+    return distinct, row, real.new_zeros(len(distinct)).index_add_(0, row, real)

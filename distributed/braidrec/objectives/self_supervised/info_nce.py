@@ -7,8 +7,9 @@ from torch import Tensor
 from braidrec.objectives.arguments import above_zero
 from braidrec.objectives.cosine import unit_rows
 from braidrec.objectives.gather import Gather, own_rows
+from braidrec.objectives.log_sum import log_sum_exp_products
 from braidrec.objectives.self_supervised.candidates import are_negatives, gather_candidates
-from braidrec.objectives.softmax import minus_log_share, only
+from braidrec.objectives.softmax import minus_log_share
 
 
 class InfoNCE:
@@ -43,12 +44,22 @@ class InfoNCE:
         self.cosine = cosine
         self.gather = gather
 
-    def rows(self, first: Tensor, second: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
-        """Loss of every row: `[n]`; see `ViewLoss`."""
+    def rows(self, first: Tensor, second: Tensor, weight: Tensor, ids: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Loss of every row: `[n]`; see `ViewLoss`.
+
+        Args:
+            counts: `[n]` how many equal rows each stands for (0 where `weight` is): as a negative it counts as many
+                times. None: one.
+        """
         if self.cosine:
             first, second = unit_rows(first), unit_rows(second)
-        negative = are_negatives(ids, *gather_candidates(weight, ids, self.gather))
+        all_ids, taking_part = gather_candidates(weight, ids, self.gather)
         views = [second] if self.negatives_from == "second" else [second, first]
         scaled = first / self.temperature
-        others = [only(scaled @ self.gather(view).T, negative) for view in views]
+        times = None if counts is None else self.gather(counts).clamp(min=1).to(first.dtype).log()
+
+        def negative(rows: slice) -> Tensor:
+            return are_negatives(ids[rows], all_ids, taking_part)
+
+        others = [log_sum_exp_products(scaled, self.gather(view), negative, times) for view in views]
         return minus_log_share((scaled * second).sum(-1), *others)
