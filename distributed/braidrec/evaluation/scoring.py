@@ -30,11 +30,23 @@ def encode_exactly(
     if isinstance(model, LearnsRelations):
         for relation in model.learned_relations(features, graph.relations, num_users=num_users).values():
             graph.replace(relation)
+    return model.encode(whole_inputs(model, tables, graph, features, num_users, cold))
+
+
+def whole_inputs(
+    model: Recommender,
+    tables: Mapping[str, Tensor],
+    graph: FullGraph,
+    features: FetchFeatures,
+    num_users: int,
+    cold: Tensor,
+) -> Inputs:
+    """All nodes as seeds, over the chains of evaluation. Arguments as for `encode_exactly`."""
     chains = {name: branch.relations(training=False) for name, branch in model.branches().items()}
     neighbourhoods = {
         name: graph.neighbourhood(hop_specs(chain, (-1,)), None) for name, chain in chains.items() if chain is not None
     }
-    inputs = Inputs(
+    return Inputs(
         seeds=None,
         num_users=num_users,
         num_items=len(cold),
@@ -43,7 +55,6 @@ def encode_exactly(
         features=features,
         cold=cold,
     )
-    return model.encode(inputs)
 
 
 def vector_ranker(vectors: Tensor, num_users: int, offset: float = 0.0, *, cosine: bool = False) -> VectorRanker:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from braidrec.graph.hop import Neighbourhood
 from braidrec.graph.propagate import propagate_to_readout
 from braidrec.graph.relation import INTERACTIONS
+from braidrec.models.ahead import PropagatedAhead
 from braidrec.models.contract import Branch, Encoded, Inputs, LossTerm, StepContext, TableSpec
 from braidrec.models.encoders.contract import PLAIN, Encoder, PropagationView
 from braidrec.models.fusion.fusion import Fusion
@@ -80,6 +81,7 @@ class ComposedRecommender(nn.Module):
         self.user_std = user_std
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
         self.trained_on = trained_on
+        self.ahead = PropagatedAhead({})
         self.task_names = tuple(tasks or {})
         self.tasks = nn.ModuleDict({parameter_name(name): task for name, task in (tasks or {}).items()})  # type: ignore[misc]
         self.term_names = tuple(f"{name}{part}" for name, task in (tasks or {}).items() for part in task.parts)
@@ -106,9 +108,10 @@ class ComposedRecommender(nn.Module):
 
     def branches(self) -> Mapping[str, Branch]:
         """The user–item graph, the item graph, the user graph, and the views that tasks look at."""
-        first = (INTERACTIONS,) if self.aggregated else ()
-        chain = first + (INTERACTIONS,) * self._encoder.layers
-        in_training = first + (self.trained_on,) * self._encoder.layers
+        layers = self._encoder.layers if self._on_graph else 0
+        first = (INTERACTIONS,) if set(self.aggregated) & set(self._on_graph) else ()
+        chain = first + (INTERACTIONS,) * layers
+        in_training = first + (self.trained_on,) * layers
         branches = {MAIN: Branch(chain=chain, training=in_training)}
         if self.item_graph:
             branches[ITEM_GRAPH] = Branch(chain=("content",) * self.item_graph)
@@ -118,6 +121,30 @@ class ComposedRecommender(nn.Module):
             for name, relations in task.views(self._encoder.layers).items():
                 branches[name] = Branch(chain=None, training=(relations[:1] if first else ()) + relations)
         return branches
+
+    def propagate_ahead(self, inputs: Inputs, max_bytes: int) -> tuple[str, ...]:
+        """As `contract.PropagatesAhead`. It is exact for a modality whose users are aggregated, where projector and
+        encoder are linear, and where neither modality dropout nor a task perturbs what is propagated."""
+        perturbed = self.trained_on != INTERACTIONS or any(task.propagates_anew for task in self._all_tasks().values())
+        if perturbed or not self._encoder.linear:
+            return ()
+        neighbourhood, num_levels = inputs.neighbourhoods[MAIN], self._encoder.width(1)
+        sides = inputs.sides(None)
+
+        def propagate(columns: Tensor) -> tuple[Tensor, Tensor]:
+            rows = sides.join(columns.new_zeros(inputs.num_users, columns.shape[1]), columns)
+            name = self.aggregated[0]
+            rows = self._aggregate_users(inputs, neighbourhood, {name: rows})[name]
+            return self._encoder.encode(neighbourhood.after_first_hop(), rows)
+
+        bases, left = {}, max_bytes
+        for name in self.strands.linear:
+            basis = self.strands.basis(name, inputs) if name in self.aggregated else None
+            needed = 0 if basis is None else sides.num_rows * (num_levels + 1) * basis.shape[1] * basis.element_size()
+            if basis is not None and needed <= left:
+                bases[name], left = basis, left - needed
+        self.ahead = PropagatedAhead.of(bases, propagate, sides.num_rows, num_levels)
+        return tuple(bases)
 
     def encode(self, inputs: Inputs) -> Encoded:
         """Vectors of the seeds.
@@ -207,11 +234,29 @@ class ComposedRecommender(nn.Module):
     def _encode_strands(
         self, inputs: Inputs, neighbourhood: Neighbourhood, view: PropagationView
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Every strand's representation at the seeds, which of them the items there have, and all level 0 side by side.
+        """Every strand's representation at the seeds, which of them the items there have, all level 0 side by side."""
+        ahead = self.ahead.tables
+        if not ahead:
+            return self._propagate_strands(inputs, neighbourhood, view)
+        assert view is PLAIN
+        vectors, present, own = (
+            self._propagate_strands(inputs, neighbourhood, view) if self._on_graph else ({}, {}, None)
+        )
+        egos = {} if own is None else dict(zip(self._on_graph, torch.split(own, self.dim, dim=1), strict=True))
+        items = inputs.sides(inputs.seeds).items
+        for name in ahead:
+            vectors[name], egos[name] = self.ahead.rows(name, inputs.seeds, self.strands.coefficients(name))
+            present[name] = self.strands.counted(name, inputs, items)
+        return vectors, present, torch.cat([egos[name] for name in self.strands.names], dim=1)
+
+    def _propagate_strands(
+        self, inputs: Inputs, neighbourhood: Neighbourhood, view: PropagationView
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """The same for those that are propagated in every step.
 
         Presence is that of level 0: what dropout took from an item there must not count in the fusion either.
         """
-        names = self.strands.names
+        names = self._on_graph
         rows, counted, rest = self._late_rows(inputs, neighbourhood)
         had = self._of_seed_items(inputs, neighbourhood, torch.stack([counted[name] for name in names], dim=-1))
         present = dict(zip(names, had.unbind(-1), strict=True))
@@ -233,11 +278,11 @@ class ComposedRecommender(nn.Module):
 
         With aggregated users level 0 comes after the hop that makes their rows.
         """
-        sides = inputs.sides(neighbourhood.input_nodes)
-        of_items, counted = self.strands(inputs, sides.items)
+        sides, names = inputs.sides(neighbourhood.input_nodes), self._on_graph
+        of_items, counted = self.strands(inputs, sides.items, only=names if self.ahead.tables else None)
         embedded = inputs.table(USERS, sides.users) if self.embedded else None
         rows = {}
-        for name in self.strands.names:
+        for name in names:
             if name in self.aggregated:
                 num_users = sides.num_rows - len(of_items[name])
                 of_users = of_items[name].new_zeros(num_users, self.dim)
@@ -246,7 +291,7 @@ class ComposedRecommender(nn.Module):
                 place = self.embedded.index(name)
                 of_users = embedded[:, place * self.dim : (place + 1) * self.dim]
             rows[name] = sides.join(of_users, of_items[name])
-        if not self.aggregated:
+        if not set(self.aggregated) & set(names):
             return rows, counted, neighbourhood
         return self._aggregate_users(inputs, neighbourhood, rows), counted, neighbourhood.after_first_hop()
 
@@ -283,6 +328,11 @@ class ComposedRecommender(nn.Module):
         rows = inputs.table(USERS, sides.users)
         nothing = rows.new_zeros(sides.num_rows - len(rows), rows.shape[1])
         return propagate_to_readout(neighbourhood, sides.join(rows, nothing), "last")[0]
+
+    @property
+    def _on_graph(self) -> tuple[str, ...]:
+        """The strands that are propagated in every step."""
+        return tuple(name for name in self.strands.names if name not in self.ahead.tables)
 
     @property
     def _early_width(self) -> int:

@@ -238,6 +238,22 @@ class LearnsRelations(Protocol):
         ...
 
 
+@runtime_checkable
+class PropagatesAhead(Protocol):
+    """A model that can propagate a part of itself once instead of in every step, where that gives the same."""
+
+    def propagate_ahead(self, inputs: Inputs, max_bytes: int) -> tuple[str, ...]:
+        """Propagate what can be; from now on `branches()` and `encode` leave it out. Values and gradients stay.
+
+        Args:
+            inputs: of all nodes, over the chains of evaluation.
+            max_bytes: what it may keep.
+        Returns:
+            names of the parts that were.
+        """
+        ...
+
+
 class WithoutTerms:
     """Of a model that is trained by the objective alone."""
 

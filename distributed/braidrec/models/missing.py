@@ -3,18 +3,30 @@
 presence → modality dropout (training) → projector → policy, one a modality → fusion
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 
-class MissingPolicy(nn.Module, ABC):
-    """Decides what the fusion sees of one modality."""
+class MissingPolicy(nn.Module):
+    """Decides what the fusion sees of one modality: which rows are left as they are projected, what stands in the
+    others, and which of them count."""
 
-    @abstractmethod
-    def fill(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def stand_in(self) -> Tensor | None:
+        """`[d]` the learned vector that stands in rows that are not kept; None: zeros."""
+        return None
+
+    def keeps(self, present: Tensor) -> Tensor:
+        """`[n]` bool: the rows that are left as they are projected."""
+        return present
+
+    def counts(self, present: Tensor) -> Tensor:
+        """`[n]` bool: the rows that the fusion may use."""
+        return torch.ones_like(present)
+
+    def forward(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         """Rows for the fusion, and which of them it may use.
 
         Args:
@@ -23,10 +35,10 @@ class MissingPolicy(nn.Module, ABC):
         Returns:
             `[n, d]` and `[n]` bool.
         """
-
-    def forward(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """As `fill`."""
-        return self.fill(h, present)
+        kept = self.keeps(present).unsqueeze(-1)
+        other = self.stand_in
+        rows = h.masked_fill(~kept, 0.0) if other is None else torch.where(kept, h, other.to(h.dtype))
+        return rows, self.counts(present)
 
 
 class MissingToken(MissingPolicy):
@@ -41,29 +53,30 @@ class MissingToken(MissingPolicy):
         super().__init__()
         self.token = nn.Parameter(torch.randn(dim) * initial_std)
 
-    def fill(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        return torch.where(present.unsqueeze(-1), h, self.token.to(h.dtype)), torch.ones_like(present)
+    @property
+    def stand_in(self) -> Tensor:
+        return self.token
 
 
 class MissingZeros(MissingPolicy):
     """An absent row is zero, and counts: a mean is taken over it, attention looks at it."""
 
-    def fill(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        return _without_absent(h, present), torch.ones_like(present)
-
 
 class MissingMask(MissingPolicy):
     """An absent row is left out of the fusion: no share of a mean, no attention, nothing in a sum."""
 
-    def fill(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        return _without_absent(h, present), present
+    def counts(self, present: Tensor) -> Tensor:
+        return present
 
 
 class AsStored(MissingPolicy):
     """An absent row is what the table holds for it, projected: for tables that `features.impute` has filled."""
 
-    def fill(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        return h, torch.ones_like(present)
+    def keeps(self, present: Tensor) -> Tensor:
+        return torch.ones_like(present)
+
+    def forward(self, h: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        return h, self.counts(present)
 
 
 MISSING: dict[str, Callable[[int], MissingPolicy]] = {
@@ -106,7 +119,3 @@ class ModalityDropout(nn.Module):
         luckiest = torch.where(had, luck, -1.0).argmax(-1, keepdim=True)
         left = had & ((luck >= self.rate) | torch.zeros_like(had).scatter(-1, luckiest, True))
         return dict(zip(names, left.unbind(-1), strict=True))
-
-
-def _without_absent(h: Tensor, present: Tensor) -> Tensor:
-    return h.masked_fill(~present.unsqueeze(-1), 0.0)

@@ -68,6 +68,12 @@ class Projector(nn.Module):
             layers += [ACTIVATIONS[activation or "leaky_relu"]()] if place < depth - 1 else []
         self.layers = nn.Sequential(*layers)
 
+    @property
+    def linear_map(self) -> nn.Linear | None:
+        """The projector, where it is one linear map and nothing else."""
+        only = self.layers[0] if len(self.layers) == 1 else None
+        return only if isinstance(only, nn.Linear) else None
+
     def forward(self, features: Tensor) -> Tensor:
         """`[n, d]` from `[n, F]`."""
         h: Tensor = self.layers(features)

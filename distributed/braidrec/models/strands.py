@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from braidrec.models.ahead import basis, coefficients
 from braidrec.models.contract import Inputs
 from braidrec.models.fusion.strands import check_names, parameter_name
 from braidrec.models.missing import MissingPolicy, ModalityDropout
+from braidrec.models.projectors import Projector
 
 ID = "id"
 
@@ -75,8 +77,34 @@ class ItemStrands(nn.Module):
         projected: Tensor = self.projectors[parameter_name(modality)](features)
         return projected
 
-    def _policy(self, modality: str) -> nn.Module:
-        return self.missing[parameter_name(modality)]
+    @property
+    def linear(self) -> tuple[str, ...]:
+        """Modalities whose rows are a linear function of their features: one linear map, nothing drawn at random."""
+        if self.dropout is not None:
+            return ()
+        return tuple(name for name in self.modalities if self._projector(name).linear_map is not None)
+
+    def basis(self, modality: str, inputs: Inputs) -> Tensor:
+        """`[num_items, F + 2]`: what the rows of a linear modality are a linear function of (`models.ahead`)."""
+        return basis(*inputs.features(modality, None), self._policy(modality))
+
+    def coefficients(self, modality: str) -> Tensor:
+        """`[F + 2, dim]`: that function."""
+        return coefficients(self._projector(modality), self._policy(modality))
+
+    def counted(self, modality: str, inputs: Inputs, items: Tensor | None) -> Tensor:
+        """`[n]` bool: the items whose row the fusion may use, if dropout takes none away."""
+        return self._policy(modality).counts(inputs.features(modality, items)[1])
+
+    def _policy(self, modality: str) -> MissingPolicy:
+        policy = self.missing[parameter_name(modality)]
+        assert isinstance(policy, MissingPolicy)
+        return policy
+
+    def _projector(self, modality: str) -> Projector:
+        projector = self.projectors[parameter_name(modality)]
+        assert isinstance(projector, Projector)
+        return projector
 
     def _dropped(self, present: dict[str, Tensor], *, whole: bool) -> dict[str, Tensor]:
         if self.dropout is None or not whole or not self.training:

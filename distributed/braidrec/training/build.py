@@ -23,14 +23,16 @@ from braidrec.data.delivery import (
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.negatives import NegativeSampler
 from braidrec.data.randomness import seed_for
+from braidrec.evaluation.scoring import whole_inputs
 from braidrec.graph.choose import PropagationChoice, choose_propagation
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph, HopSpec, NeighbourhoodSource, SampledSubgraph, hop_specs
 from braidrec.graph.relation import INTERACTIONS, Relation
-from braidrec.models.contract import LearnsRelations, Recommender
+from braidrec.models.contract import LearnsRelations, PropagatesAhead, Recommender
 from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.gather import Gather, gather_among
 from braidrec.training.context import Collectives, WorkerContext
+from braidrec.training.features import RESIDENT_BYTES
 from braidrec.training.model_factory import Surrounding, build_model
 from braidrec.training.objective_factory import build_objective, negative_sampler
 from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
@@ -113,6 +115,10 @@ def build_parts(
     gather = gather_among(context)
     model = _model(config, world, context, gather)
     objective = build_objective(config, folder, interactions, gather)
+    whole_graph = FullGraph(
+        world.relations.fixed, device=context.device, kernel=_kernel(context.device, config.training.propagation.kernel)
+    )
+    ahead = _propagated_ahead(config, model, world, whole_graph)
     chains = {
         name: hop_specs(chain, config.training.propagation.fan_outs)
         for name, branch in model.branches().items()
@@ -122,7 +128,7 @@ def build_parts(
     choice = _remembered(wanted, run_folder, context)
     sparse = _wants_sparse(config, choice, chains)
     tables = _tables(config, model, folder, context, sparse=sparse)
-    whole_graph, source, perturbed = _sources(config, world, context, choice)
+    source, perturbed = _sources(config, world, context, choice, whole_graph)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
         world=world,
@@ -143,6 +149,7 @@ def build_parts(
         facts={
             "propagation": f"{choice.mode} ({choice.reason}); kernel {whole_graph.kernel}, "
             f"{config.training.propagation.precision}",
+            **_shortcut(ahead),
             "interactions": delivered,
             "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
         },
@@ -177,21 +184,40 @@ def _tables(
     }
 
 
+def _propagated_ahead(config: RunConfig, model: Recommender, world: World, graph: FullGraph) -> tuple[str, ...]:
+    """The strands that are propagated here once. Without a batch's own edges each batch has another graph."""
+    if not isinstance(model, PropagatesAhead) or config.training.propagation.exclude_targets:
+        return ()
+    assert isinstance(model, nn.Module)
+    model.eval()  # in full precision, whatever the hops have in training
+    with torch.no_grad():
+        inputs = whole_inputs(model, {}, graph, world.features.fetch, world.num_users, world.cold)
+        ahead = model.propagate_ahead(inputs, RESIDENT_BYTES)
+    model.train()
+    return ahead
+
+
+def _shortcut(ahead: tuple[str, ...]) -> dict[str, str]:
+    """What the log says of it."""
+    return {"shortcut": f"{', '.join(ahead)} propagated once, before training (linear, frozen)"} if ahead else {}
+
+
 def _sources(
-    config: RunConfig, world: World, context: WorkerContext, choice: PropagationChoice
-) -> tuple[FullGraph, NeighbourhoodSource, Relation]:
-    """The graph that is evaluated on, what training propagates over, and the interactions that views perturb there.
+    config: RunConfig, world: World, context: WorkerContext, choice: PropagationChoice, whole_graph: FullGraph
+) -> tuple[NeighbourhoodSource, Relation]:
+    """What training propagates over, and the interactions that views perturb there.
 
     Relations that are drawn or learnt anew each epoch come to them when an epoch begins.
+
+    Args:
+        whole_graph: the graph that is evaluated on.
     """
-    propagation, device = config.training.propagation, context.device
-    kernel = _kernel(device, propagation.kernel)
-    whole_graph = FullGraph(world.relations.fixed, device=device, kernel=kernel)
+    propagation = config.training.propagation
     if choice.mode == "full":
-        return whole_graph, whole_graph, world.interactions
+        return whole_graph, world.interactions
     wide = for_sampling(world.relations, context, cache_folder(config))
-    sampled = SampledSubgraph(wide, device=device, kernel=kernel, sampler=propagation.sampler)
-    return whole_graph, sampled, wide[INTERACTIONS]
+    sampled = SampledSubgraph(wide, device=context.device, kernel=whole_graph.kernel, sampler=propagation.sampler)
+    return sampled, wide[INTERACTIONS]
 
 
 def _learned(model: Recommender, world: World) -> Mapping[str, Relation]:

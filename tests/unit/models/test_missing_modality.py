@@ -18,7 +18,7 @@ def test_a_token_takes_the_place_of_absent_rows_and_learns_from_them() -> None:
     with torch.no_grad():
         policy.token.copy_(torch.tensor([0.5, -0.5]))
     h = H.clone().requires_grad_()
-    filled, present = policy.fill(h, PRESENT)
+    filled, present = policy(h, PRESENT)
     assert filled.tolist() == [[1, 2], [0.5, -0.5], [3, -4], [0.5, -0.5]]
     assert torch.equal(present, ALL)
     (filled * torch.tensor([[1.0], [2.0], [3.0], [4.0]])).sum().backward()
@@ -44,7 +44,7 @@ def test_zeros_count_and_a_mask_does_not(policy, counts: Tensor) -> None:
 
 
 def test_filled_tables_are_taken_as_they_are() -> None:
-    filled, present = AsStored().fill(H, PRESENT)
+    filled, present = AsStored()(H, PRESENT)
     assert torch.equal(filled, H)
     assert torch.equal(present, ALL)
 
@@ -54,12 +54,12 @@ def test_every_policy_leaves_present_rows_alone(name: str) -> None:
     """Also where all or none are present, or there are no rows; in the rows' own number format."""
     policy = MISSING[name](2)
     for present in (ALL, PRESENT, ~ALL):
-        filled, allowed = policy.fill(H, present)
+        filled, allowed = policy(H, present)
         assert torch.equal(filled[present], H[present])
         assert filled.dtype == H.dtype and allowed.dtype == torch.bool
         assert torch.isfinite(filled).all()
         assert not (present & ~allowed).any()
-    assert policy.fill(H[:0], ALL[:0])[0].shape == (0, 2)
+    assert policy(H[:0], ALL[:0])[0].shape == (0, 2)
 
 
 def presence(rows: int, names: str, seed: int, rate: float = 0.6) -> dict[str, Tensor]:

@@ -41,10 +41,12 @@ class Encoder(Protocol):
         layers: number of hops.
         stackable: columns are encoded independently of each other and all alike, so that several strands can go through
             side by side, in one propagation.
+        linear: what comes out is a linear function of what goes in (unless a view perturbs it), without parameters.
     """
 
     layers: int
     stackable: bool
+    linear: bool
 
     def width(self, dim: int) -> int:
         """Columns that come out where `dim` go in."""

@@ -32,6 +32,7 @@ class DGLEncoder(nn.Module):
     """
 
     stackable = False
+    linear = False
 
     def __init__(
         self, *, kind: DGLLayer, dim: int, layers: int, heads: int = 1, readout: Readout = "last", dropout: float = 0.0

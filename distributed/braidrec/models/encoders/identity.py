@@ -11,6 +11,7 @@ class IdentityEncoder(nn.Module):
 
     layers = 0
     stackable = True
+    linear = True
 
     def width(self, dim: int) -> int:
         """As many columns as come in."""

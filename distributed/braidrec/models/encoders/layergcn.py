@@ -25,6 +25,7 @@ class LayerGCNEncoder(nn.Module):
     """
 
     stackable = False
+    linear = False
 
     def __init__(self, *, layers: int = 4, dtype: torch.dtype | None = None) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ class LightGCNEncoder(nn.Module):
     """
 
     stackable = True
+    linear = True
 
     def __init__(
         self, *, layers: int, readout: Readout = "mean", dtype: torch.dtype | None = None, ego: bool = True

@@ -24,6 +24,7 @@ class NGCFEncoder(nn.Module):
     """
 
     stackable = False
+    linear = False
 
     def __init__(
         self,

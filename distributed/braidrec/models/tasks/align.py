@@ -27,6 +27,7 @@ class Align(nn.Module):
     """
 
     parts: tuple[str, ...] = ("",)
+    propagates_anew = False
 
     def __init__(
         self,

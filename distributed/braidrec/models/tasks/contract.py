@@ -31,9 +31,13 @@ class Task(Protocol):
 
     Attributes:
         parts: suffixes of the names of its loss terms: ("",) for one, ("/users", "/items") for one a side.
+        propagates_anew: whether it asks the model for `view_of`.
     """
 
     parts: tuple[str, ...]
+
+    @property
+    def propagates_anew(self) -> bool: ...
 
     def views(self, layers: int) -> Mapping[str, tuple[str, ...]]:
         """Branches that only this task looks at: name → relations, `layers` of them."""

@@ -78,6 +78,11 @@ class Contrast(nn.Module):
         self.first, self.second = first, second
         self.loss = HeldLoss(loss)
 
+    @property
+    def propagates_anew(self) -> bool:
+        """Whether one of the views does."""
+        return self.first.propagates_anew or self.second.propagates_anew
+
     def views(self, layers: int) -> Mapping[str, tuple[str, ...]]:
         """A branch for each view with a perturbed graph."""
         both = {f"{self.name}.1": self.first, f"{self.name}.2": self.second}

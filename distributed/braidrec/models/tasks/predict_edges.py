@@ -22,6 +22,7 @@ class PredictEdges(nn.Module):
     """
 
     parts: tuple[str, ...] = ("",)
+    propagates_anew = False
 
     def __init__(self, *, negatives: int, coefficient: float) -> None:
         super().__init__()

@@ -39,6 +39,7 @@ class Reconstruct(nn.Module):
     """
 
     parts: tuple[str, ...] = ("",)
+    propagates_anew = False
 
     def __init__(
         self,
