@@ -35,13 +35,29 @@ def load_config(kind: type[ConfigType], files: Sequence[str | Path], overrides: 
     Raises:
         ConfigError: unreadable file, malformed override, unknown key or a value that its type refuses.
     """
-    merged = OmegaConf.create({})
-    for file in files:
-        merged.merge_with(_read_yaml(Path(file)))
-    for override in overrides:
-        _apply_override(merged, override)
     source = ", ".join(str(file) for file in files) or "--set"
-    return validate(kind, OmegaConf.to_container(merged, resolve=False), source)
+    return validate(kind, read_plain(files, overrides), source)
+
+
+def read_plain(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What files and overrides say together, not yet validated: no default is filled in.
+
+    Raises:
+        ConfigError: unreadable file or malformed override.
+    """
+    everything = OmegaConf.create({})
+    for file in files:
+        everything.merge_with(_read_yaml(Path(file)))
+    for override in overrides:
+        _apply_override(everything, override)
+    return _plain(everything)
+
+
+def merged(plain: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """`later` over `plain`, as a later file is merged."""
+    everything = OmegaConf.create(plain)
+    everything.merge_with(later)
+    return _plain(everything)
 
 
 def validate(kind: type[ConfigType], plain: Any, source: str) -> ConfigType:
@@ -64,6 +80,12 @@ def validate(kind: type[ConfigType], plain: Any, source: str) -> ConfigType:
 def to_yaml(config: Strict) -> str:
     """The resolved configuration as YAML, every default written out."""
     return dump_yaml(config.to_plain())
+
+
+def _plain(everything: DictConfig) -> dict[str, Any]:
+    container = OmegaConf.to_container(everything, resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

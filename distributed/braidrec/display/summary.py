@@ -37,6 +37,11 @@ def print_summary(
     console.print(_metric_table(f"{run_name}: epoch {best_epoch} of {epochs_run}", metrics))
     if seconds:
         console.print(_time_table(seconds))
+    print_places(console, places, tracking_uri)
+
+
+def print_places(console: Console, places: Mapping[str, str], tracking_uri: str | None) -> None:
+    """What is where, and how MLflow's page is opened."""
     for name, place in places.items():
         _print_place(console, name, place)
     if tracking_uri is not None:

@@ -1,0 +1,126 @@
+"""From a sweep and a point of its space to the configuration of a training run, and what is wrong with it before any
+starts."""
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from braidrec.config.load import ConfigError, merged, read_plain, validate
+from braidrec.config.run import RunConfig
+from braidrec.config.sweep import GridConfig, SweepConfig
+from braidrec.data.folder import DatasetFolder
+from braidrec.evaluation.metrics import higher_is_better
+from braidrec.search.space import Point, Space, with_point
+from braidrec.training.check import check_run
+from braidrec.training.driver import open_dataset, with_absolute_places
+
+NOT_SEARCHED = ("name", "seed", "storage", "cache", "data.path", "data.planted", "evaluation", "tracking", "workers")
+"""Keys that belong to the sweep, or without which trials could not be compared."""
+POINTS_CHECKED = 300
+GRID_POINTS_CHECKED = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runs:
+    """Makes the configurations of a sweep's runs.
+
+    Attributes:
+        plain: the base, as far as it was written down: what is left out has the defaults of what a point selects.
+        space: what is varied.
+        metric: name of the objective.
+        sign: 1 where a high objective is good, −1 otherwise.
+    """
+
+    plain: Mapping[str, Any]
+    space: Space
+    metric: str
+    sign: int
+
+    @classmethod
+    def of(cls, sweep: SweepConfig) -> "Runs":
+        """Read the base and decide on the objective.
+
+        Raises:
+            ConfigError: files, keys or the objective; the message names them.
+        """
+        plain = merged(read_plain(sweep.base), dict(sweep.run))
+        workers = plain.setdefault("workers", {})
+        if isinstance(workers, dict):
+            workers.setdefault("num", 0)
+        for key in sweep.space:
+            if any(key == kept or key.startswith(f"{kept}.") for kept in NOT_SEARCHED):
+                raise ConfigError(f"space.{key}: is no key to search over, for trials have to be comparable")
+        space = Space(sweep.space)
+        first = next(point for _, point in space.corners())
+        base = validate(RunConfig, with_point(plain, first), f"the base with {shown(first)}")
+        metric = sweep.objective.metric or base.evaluation.monitor
+        if metric is None:
+            raise ConfigError("objective.metric: evaluation.monitor of the base is null: name the validation metric")
+        sign = 1 if higher_is_better(metric) else -1
+        natural = "max" if sign == 1 else "min"
+        if sweep.objective.direction not in (None, natural):
+            raise ConfigError(
+                f"objective.direction={sweep.objective.direction}: {metric} is better the "
+                f"{'higher' if sign == 1 else 'lower'} it is; write {natural}, or leave it out"
+            )
+        return cls(plain=plain, space=space, metric=metric, sign=sign)
+
+    def config(self, point: Point, source: str = "") -> RunConfig:
+        """The run that a user would start with these values, tested at its end.
+
+        Raises:
+            ConfigError: an unknown key, or a value that its type refuses.
+        """
+        plain = with_point(self.plain, {**point, "evaluation.monitor": self.metric})
+        return with_absolute_places(validate(RunConfig, plain, source or f"the base with {shown(point)}"))
+
+    def check(self, sweep: SweepConfig) -> DatasetFolder:
+        """Refuse what could not end well, before anything starts: every choice, both ends of every range, and many
+        points between.
+
+        Returns:
+            The data set of all runs.
+        Raises:
+            ConfigError, DatasetError: naming key or point, and the mend.
+        """
+        corners = list(self.space.corners())
+        for key, point in corners:
+            self.config(point, f"space.{key}={point[key]!r}")
+        folder = open_dataset(self.config(corners[0][1]))
+        for point in [*(point for _, point in corners), *self._more_points(sweep)]:
+            try:
+                check_run(self.config(point), folder)
+            except ConfigError as error:
+                raise ConfigError(
+                    f"the space has a point that cannot be trained, {shown(point)}: {error}\n"
+                    "  a condition (when: {other.key: value}) leaves such points out"
+                ) from None
+        return folder
+
+    def _more_points(self, sweep: SweepConfig) -> Iterator[Point]:
+        if isinstance(sweep.algorithm, GridConfig):
+            for number, point in enumerate(self.space.grid()):
+                if number < GRID_POINTS_CHECKED:
+                    yield point
+            return
+        # Not the suggestions: only a sample of what they may be.
+        drawn = random.Random(0)
+        for _ in range(POINTS_CHECKED):
+            yield self.space.walk(lambda _, dimension: _drawn(dimension, drawn))
+
+
+def _drawn(dimension: Any, drawn: random.Random) -> Any:
+    if dimension.choice is not None:
+        return drawn.choice(dimension.choice)
+    low, high = getattr(dimension, dimension.form)
+    return drawn.randint(low, high) if dimension.form.endswith("integer") else drawn.uniform(low, high)
+
+
+def shown(point: Mapping[str, Any]) -> str:
+    """A point as a person writes it."""
+    return ", ".join(f"{key}={_value(value)}" for key, value in point.items()) or "nothing changed"
+
+
+def _value(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,180 @@
+"""Where a phase's trainings come from: suggestions, within a budget; or the finalists, with every seed."""
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from braidrec.config.sweep import SweepConfig
+from braidrec.data.storage import Location
+from braidrec.search.process import Task
+from braidrec.search.records import Book, TrialRecord
+from braidrec.search.resources import Share
+from braidrec.search.runs import Runs
+from braidrec.search.space import Point
+from braidrec.search.suggest import Suggester
+
+
+class Audience(Protocol):
+    """Who is told of every training: the display, MLflow."""
+
+    def began(self, record: TrialRecord) -> None: ...
+    def saw(self, record: TrialRecord) -> None: ...
+    def ended(self, record: TrialRecord) -> None: ...
+
+
+class Tasks:
+    """From a record to what a process trains.
+
+    Args:
+        runs: makes configurations.
+        place: where their folders go.
+        share: what each gets of the cluster.
+        tracking_uri: of MLflow; None: as the base says.
+        tags: of the MLflow run of a record.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        place: Location,
+        share: Share,
+        tracking_uri: str | None,
+        tags: Callable[[TrialRecord], dict[str, str]],
+    ) -> None:
+        self._runs, self._place, self._share, self._uri, self._tags = runs, place, share, tracking_uri, tags
+
+    def of(self, record: TrialRecord) -> Task:
+        """A trial is never tested; a final run is, once, at its end."""
+        tested = record.role == "final"
+        config = self._runs.config(record.overrides)
+        evaluation = {"test": tested, **({} if tested else {"watch_test": False})}
+        tracking = {"uri": self._uri or config.tracking.uri, "registered_model": None}
+        changed = config.model_copy(
+            update={
+                "name": record.name,
+                "seed": record.seed,
+                "storage": self._place.uri,
+                "workers": self._share.workers,
+                "evaluation": config.evaluation.model_copy(update=evaluation),
+                "tracking": config.tracking.model_copy(update=tracking),
+            }
+        )
+        return Task(
+            name=record.name,
+            config=changed.to_plain(),
+            metric=self._runs.metric,
+            sign=self._runs.sign,
+            tags=self._tags(record),
+            tested=tested,
+        )
+
+
+class SearchSource:
+    """The trials of the search. What an earlier session left unfinished comes first.
+
+    Args:
+        sweep: budget and algorithm.
+        runs: the space and the objective.
+        book: what is known already.
+        tasks: makes tasks.
+        audience: is told.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        sweep: SweepConfig,
+        runs: Runs,
+        book: Book,
+        tasks: Tasks,
+        audience: Audience,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._budget, self._runs, self._book, self._tasks, self._audience = sweep.budget, runs, book, tasks, audience
+        self._seed = runs.config(next(point for _, point in runs.space.corners())).seed
+        self._suggester = Suggester(runs.space, sweep.algorithm, sweep.seed, "max" if runs.sign == 1 else "min")
+        self._waiting = [record for record in book.trials() if record.state == "running"]
+        for record in book.trials():
+            if record.state == "running":
+                self._suggester.expect(record)
+            else:
+                self._suggester.tell(record)
+        self._clock, self._start = clock, clock() - book.seconds
+
+    @property
+    def total(self) -> int | None:
+        """How many trials there will be, as far as that is known."""
+        limits = [limit for limit in (self._budget.trials, self._suggester.total) if limit is not None]
+        return min(limits, default=None)
+
+    def next(self) -> tuple[TrialRecord, Task] | None:
+        record = self._waiting.pop(0) if self._waiting else self._new()
+        if record is None:
+            return None
+        self._audience.began(record)
+        return record, self._tasks.of(record)
+
+    def saw(self, record: TrialRecord) -> None:
+        self._book.seconds = self._clock() - self._start
+        self._audience.saw(record)
+
+    def ended(self, record: TrialRecord) -> None:
+        self._book.seconds = self._clock() - self._start
+        self._suggester.tell(record)
+        self._audience.ended(record)
+
+    def is_used_up(self) -> str | None:
+        seconds, epochs = self._budget.seconds, self._budget.epochs
+        if seconds is not None and self._clock() - self._start >= seconds:
+            return f"budget.seconds={seconds:g} is used up"
+        if epochs is not None and sum(record.epochs for record in self._book.trials()) >= epochs:
+            return f"budget.epochs={epochs} is used up"
+        return None
+
+    def _new(self) -> TrialRecord | None:
+        number = len(self._book.trials()) + 1
+        if self._budget.trials is not None and number > self._budget.trials:
+            return None
+        point = self._suggester.suggest(number)
+        if point is None:
+            return None
+        return TrialRecord(name=f"trial-{number:04d}", number=number, role="trial", overrides=point, seed=self._seed)
+
+
+class FinalSource:
+    """The finalists' runs, all seeds of a candidate before the next candidate; what is finished is not repeated.
+
+    Args:
+        candidates: the trials to repeat, best first.
+        seeds: of the runs of each.
+        book, tasks, audience: as for the search.
+    """
+
+    def __init__(
+        self, candidates: list[TrialRecord], seeds: list[int], book: Book, tasks: Tasks, audience: Audience
+    ) -> None:
+        self._tasks, self._audience = tasks, audience
+        wanted = [_final(book, trial.number, trial.overrides, seed) for trial in candidates for seed in seeds]
+        self._waiting = [record for record in wanted if record.state == "running"]
+        self.total = len(wanted)
+
+    def next(self) -> tuple[TrialRecord, Task] | None:
+        if not self._waiting:
+            return None
+        record = self._waiting.pop(0)
+        self._audience.began(record)
+        return record, self._tasks.of(record)
+
+    def saw(self, record: TrialRecord) -> None:
+        self._audience.saw(record)
+
+    def ended(self, record: TrialRecord) -> None:
+        self._audience.ended(record)
+
+    def is_used_up(self) -> str | None:
+        return None
+
+
+def _final(book: Book, number: int, overrides: Point, seed: int) -> TrialRecord:
+    name = f"final-{number:04d}-seed{seed}"
+    return book.find(name) or TrialRecord(name=name, number=number, role="final", overrides=overrides, seed=seed)

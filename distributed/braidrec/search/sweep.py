@@ -1,0 +1,239 @@
+"""`run_sweep`: the search on validation, the finalists on test, an end that is always recorded."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from braidrec.config.load import to_yaml
+from braidrec.config.sweep import SweepConfig
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.storage import Location
+from braidrec.display.quiet import quiet_ray
+from braidrec.errors import RunError, Stopped
+from braidrec.search.display import SweepDisplay
+from braidrec.search.folder import SweepFolder
+from braidrec.search.records import Book, TrialRecord
+from braidrec.search.resources import Share, cpus_to_declare, share
+from braidrec.search.runs import Runs
+from braidrec.search.space import extremes
+from braidrec.search.tracked import TrackedSweep
+from braidrec.search.winner import Candidate, candidates_of
+from braidrec.training.lease import Lease
+from braidrec.training.ray_start import start_ray
+from braidrec.training.signals import StopSignals
+
+KILLED_FLUSH_SECONDS = 2.0
+_TUNE_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """A finished sweep.
+
+    Attributes:
+        name, folder: where everything of it is.
+        metric: the objective, a validation metric.
+        trials: all of the search.
+        candidates: the finalists, the winner first.
+        winner_file: the winner's configuration; `jobs/train.py --config` takes it.
+        best_on_test: metric → the highest figure of any trial, chosen on test; empty unless it was asked for.
+        mlflow_run_id, tracking_uri: of the parent run; None if tracking is off.
+        report: the HTML report; None where none was written.
+    """
+
+    name: str
+    folder: str
+    metric: str
+    trials: list[TrialRecord]
+    candidates: list[Candidate]
+    winner_file: str
+    best_on_test: dict[str, float] = field(default_factory=dict)
+    mlflow_run_id: str | None = None
+    tracking_uri: str | None = None
+    report: str | None = None
+
+
+def run_sweep(sweep: SweepConfig, *, resume: str | None = None) -> SweepResult:
+    """Search, train the finalists, name the winner. Everything is in `<run.storage>/<name>/`.
+
+    Args:
+        sweep: the sweep.
+        resume: name or folder of a sweep to go on with; finished trials are not repeated.
+    Raises:
+        ConfigError, DatasetError: refused before anything starts; the message names key or point and the mend.
+        RunError: nothing could be trained; the reasons are in trials.json and in MLflow.
+        Stopped: SIGTERM or SIGINT arrived; --resume goes on.
+    """
+    runs = Runs.of(sweep)
+    data = runs.check(sweep)
+    base = runs.config(next(point for _, point in runs.space.corners()))
+    resolved = sweep.model_copy(update={"base": (), "run": {**runs.plain, "storage": base.storage}})
+    folder = SweepFolder.new(base.storage, sweep.name) if resume is None else SweepFolder.existing(resume, base.storage)
+    folder.location.filesystem.create_dir(folder.location.path, recursive=True)
+    with Lease(folder.location), StopSignals() as signals:
+        if resume is None:
+            folder.begin(resolved.model_copy(update={"name": folder.name}), runs.space.to_plain(), data.digest)
+        else:
+            folder.check_resumable(resolved, data.digest)
+        sweeper = Sweeper(resolved, runs, folder)
+        with signals.told_apart():
+            return sweeper.run(data)
+
+
+class Sweeper:
+    """A sweep that is going on.
+
+    Args:
+        sweep: with its base written into it.
+        runs: makes configurations.
+        folder: of the sweep.
+    """
+
+    def __init__(self, sweep: SweepConfig, runs: Runs, folder: SweepFolder) -> None:
+        self.sweep, self.runs, self.folder = sweep, runs, folder
+        self.book = Book(folder.location)
+        self.display = SweepDisplay(runs.metric, runs.sign)
+        self._base = runs.config(next(point for _, point in runs.space.corners()))
+        self.tracked = TrackedSweep(self._base, folder, self.display.inform)
+
+    def run(self, data: DatasetFolder) -> SweepResult:
+        """To the end, or to a recorded failure."""
+        try:
+            cluster_share = self._connect()
+            self.tracked.start(self.sweep, data)
+            self._search(cluster_share)
+            self._finals(cluster_share)
+            result = self._conclude()
+        except Stopped as stop:
+            self.tracked.finish("KILLED", str(stop), KILLED_FLUSH_SECONDS)
+            raise
+        except BaseException as error:
+            self.tracked.finish("FAILED", f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.display.close()
+        self.tracked.finish("FINISHED")
+        return result
+
+    # The audience of every training.
+
+    def began(self, record: TrialRecord) -> None:
+        self.display.began(record)
+
+    def saw(self, record: TrialRecord) -> None:
+        self.display.saw(record)
+
+    def ended(self, record: TrialRecord) -> None:
+        self.tracked.settle(record)
+        self.display.ended(record)
+        best = self.book.ranked(self.runs.sign)
+        if record.role == "trial" and best and best[0].score is not None:
+            self.tracked.best(record.number, self.runs.metric, best[0].score)
+
+    def _connect(self) -> Share:
+        for name, setting in _TUNE_ENVIRONMENT.items():
+            os.environ.setdefault(name, setting)
+        quiet_ray()
+        start_ray(max(0, cpus_to_declare(self._base, self.sweep.concurrency) - 1))
+        import logging
+
+        import ray
+
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        return share(self._base, self.sweep.concurrency, ray.cluster_resources(), len(nodes))
+
+    def _search(self, cluster_share: Share) -> None:
+        from braidrec.search.judges import make_judge, replay
+        from braidrec.search.phase import Limits, Phase
+        from braidrec.search.sources import SearchSource
+
+        source = SearchSource(self.sweep, self.runs, self.book, self._tasks(cluster_share), self)
+        known = [record for record in self.book.trials() if record.state != "running"]
+        judge = make_judge(self.sweep.scheduler, self.runs.sign, self._longest())
+        if judge is not None:
+            replay(judge, known)
+        self.display.phase("search", known, source.total, cluster_share.concurrency)
+        limits = Limits(share=cluster_share, worker_failures=self.sweep.worker_failures)
+        Phase(source, self.book, judge, limits, self._tune_folder("search")).run()
+        for record in self.book.trials():
+            if record.state == "running":
+                record.state, record.reason = "stopped_early", source.is_used_up() or "the search was over"
+                self.tracked.settle(record)
+        self.book.save()
+        if not self.book.ranked(self.runs.sign):
+            raise RunError(f"no trial finished; {_reasons(self.book.trials())}")
+
+    def _finals(self, cluster_share: Share) -> None:
+        from braidrec.search.phase import Limits, Phase
+        from braidrec.search.sources import FinalSource
+
+        wanted = self.sweep.finalists
+        chosen = self.book.ranked(self.runs.sign)[: wanted.candidates]
+        if not chosen:
+            return
+        seeds = [self._base.seed + offset for offset in range(1, wanted.seeds + 1)]
+        source = FinalSource(chosen, seeds, self.book, self._tasks(cluster_share), self)
+        known = [record for record in self.book.finals() if record.state != "running"]
+        self.display.phase("finalists", known, source.total, cluster_share.concurrency)
+        limits = Limits(share=cluster_share, worker_failures=self.sweep.worker_failures)
+        Phase(source, self.book, None, limits, self._tune_folder("finals")).run()
+        self.display.close()
+
+    def _conclude(self) -> SweepResult:
+        candidates = candidates_of(self.book, self.runs.sign, self.sweep.finalists.candidates)
+        if not candidates:
+            raise RunError(f"no run of a finalist finished; {_reasons(self.book.finals())}")
+        winner = candidates[0]
+        file = self.folder.location.child("winner.yaml")
+        file.write_bytes(self._winner_text(winner).encode())
+        self.folder.write_json("candidates.json", [candidate.to_plain() for candidate in candidates])
+        place = self.folder.location
+        self.tracked.log(file, place.child("trials.json"), place.child("candidates.json"))
+        self.tracked.log_summary(
+            {f"winner/{self.runs.metric}": winner.score, **{name: mean for name, (mean, _) in winner.tests.items()}},
+            {"braidrec.winner": str(winner.number)},
+            winner.number,
+        )
+        return SweepResult(
+            name=self.folder.name,
+            folder=place.uri,
+            metric=self.runs.metric,
+            trials=self.book.trials(),
+            candidates=candidates,
+            winner_file=file.uri,
+            mlflow_run_id=self.tracked.run_id,
+            tracking_uri=self.tracked.uri,
+        )
+
+    def _winner_text(self, winner: Candidate) -> str:
+        config = self.runs.config(winner.overrides).model_copy(update={"name": None})
+        command = f"python jobs/train.py --config {self.folder.location.child('winner.yaml').uri}"
+        return f"# The winner of sweep {self.folder.name}, trial {winner.number}: {command}\n{to_yaml(config)}"
+
+    def _tasks(self, cluster_share: Share) -> Any:
+        from braidrec.search.sources import Tasks
+
+        return Tasks(self.runs, self.folder.runs, cluster_share, self.tracked.uri, self.tracked.tags_of)
+
+    def _tune_folder(self, phase: str) -> Location:
+        return self.folder.location.child(f"tune/{phase}")
+
+    def _longest(self) -> int:
+        searched = self.runs.space.dimensions.get("training.epochs")
+        return max(extremes(searched)) if searched is not None else self._base.training.epochs
+
+
+def _reasons(records: list[TrialRecord]) -> str:
+    counts: dict[str, int] = {}
+    for record in records:
+        why = record.reason or record.state
+        counts[why] = counts.get(why, 0) + 1
+    most = sorted(counts, key=lambda why: -counts[why])[:3]
+    return "; ".join(f"{counts[why]} × {why}" for why in most) or "none was begun"
