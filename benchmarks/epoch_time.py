@@ -14,10 +14,9 @@ import os
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
-from common import prepared, print_json, run_config, work_folder
+from common import prepared, print_json, work_folder
 
 LAYERS = {"gowalla": 3, "tiktok": 2}
 
@@ -92,50 +91,16 @@ def measure(side: str, name: str, data: str, batches: int) -> dict[str, Any]:
 
 
 def _measure_ours(folder: Any, layers: int, batches: int, threads: int, precision: str) -> dict[str, Any]:
-    import time
+    from step_time import KernelClock, loop_of, seconds_of_steps
 
-    import torch
-
-    from braidrec.data.storage import Location
-    from braidrec.graph import kernels
-    from braidrec.training.build import build_parts
     from braidrec.training.environment import use_threads
-    from braidrec.training.local_worker import LocalWorker
-    from braidrec.training.loop import Loop
-    from braidrec.training.step import Position
 
     use_threads(threads)
-    settings = [f"model.encoder.layers={layers}", "training.propagation.mode=full", "evaluation.monitor=null"]
-    settings += ["evaluation.patience=null", f"training.propagation.precision={precision}"]
-    config = run_config("lightgcn", folder, Path("."), settings)
-    worker = LocalWorker(torch.device("cpu"), lambda event: None)
-    loop = Loop(config, build_parts(config, folder, worker), worker, Location.of("."))
-    inside = [0.0]
-    plain = kernels.KERNELS["dgl"]
-
-    def timed(structure: Any, h: torch.Tensor) -> torch.Tensor:
-        start = time.perf_counter()
-        out = plain(structure, h)
-        inside[0] += time.perf_counter() - start
-        return out
-
-    kernels.KERNELS["dgl"] = timed
-    seconds: list[float] = []
-    epoch = 1
-    rows = loop.parts.delivery.batches(epoch, loop.batch_rows, loop.steps_per_epoch)
-    for step in range(batches + 2):
-        if step == 2:
-            inside[0] = 0.0
-        start = time.perf_counter()
-        batch = next(rows, None)
-        if batch is None:
-            epoch += 1
-            rows = loop.parts.delivery.batches(epoch, loop.batch_rows, loop.steps_per_epoch)
-            batch = next(rows)
-        loop.step.run(batch, Position(epoch=epoch, step=step, global_step=step))
-        seconds.append(time.perf_counter() - start)
-    measured = seconds[2:]
-    return {"seconds": measured, "outside": 1 - inside[0] / sum(measured), "steps_per_epoch": loop.steps_per_epoch}
+    keys = [f"model.encoder.layers={layers}", f"training.propagation.precision={precision}"]
+    loop, clock = loop_of("lightgcn", folder, keys), KernelClock()
+    seconds = seconds_of_steps(loop, batches, clock.reset)
+    outside = 1 - clock.seconds / sum(seconds)
+    return {"seconds": seconds, "outside": outside, "steps_per_epoch": loop.steps_per_epoch}
 
 
 def _turn(side: str, name: str, data: str, batches: int, environment: dict[str, str]) -> dict[str, Any]:

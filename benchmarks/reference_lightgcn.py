@@ -25,7 +25,7 @@ class ReferenceLightGCN(nn.Module):
         self.item_embedding = nn.Embedding(self.num_items, 64)
         nn.init.normal_(self.user_embedding.weight, std=0.1)
         nn.init.normal_(self.item_embedding.weight, std=0.1)
-        self.adjacency = _normalised_adjacency(users, items, sizes)
+        self.adjacency = coo_adjacency(users, items, sizes)
 
     def propagate(self) -> tuple[Tensor, Tensor]:
         """Representations of all users and all items."""
@@ -68,7 +68,7 @@ def time_batches(
     for batch in range(batches + 2):
         start = time.perf_counter()
         rows = order[np.arange(batch * batch_size, (batch + 1) * batch_size) % len(order)]
-        drawn = [_negative(owned[user], sizes[1]) for user in users[rows].tolist()]
+        drawn = [draw_negative(owned[user], sizes[1]) for user in users[rows].tolist()]
         loss = model.loss(
             torch.from_numpy(users[rows]).long(), torch.from_numpy(items[rows]).long(), torch.tensor(drawn)
         )
@@ -79,14 +79,14 @@ def time_batches(
     return seconds[2:]
 
 
-def _negative(owned: set[int], num_items: int) -> int:
+def draw_negative(owned: set[int], num_items: int) -> int:
     item = random.randrange(num_items)
     while item in owned:
         item = random.randrange(num_items)
     return item
 
 
-def _normalised_adjacency(users: NDArray[np.int32], items: NDArray[np.int32], sizes: tuple[int, int]) -> Tensor:
+def coo_adjacency(users: NDArray[np.int32], items: NDArray[np.int32], sizes: tuple[int, int]) -> Tensor:
     row = np.concatenate([users, items + sizes[0]]).astype(np.int64)
     column = np.concatenate([items + sizes[0], users]).astype(np.int64)
     degree = np.bincount(row, minlength=sum(sizes)).astype(np.float64)

@@ -8,7 +8,7 @@ and of each alone.
 """
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,50 @@ from common import prepared, print_json, work_folder
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 WATCHED = "valid/recall@20"
+NEIGHBOURS = (5, 10, 20, 50, 100, 200, 500)
+SHRINKAGE = (0.0, 10.0, 100.0)
 Setting = dict[str, float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="raw MMRec folder or dataset folder")
-    parser.add_argument("--neighbours", type=int, nargs="+", default=[5, 10, 20, 50, 100, 200, 500])
-    parser.add_argument("--shrinkage", type=float, nargs="+", default=[0.0, 10.0, 100.0])
+    parser.add_argument("--neighbours", type=int, nargs="+", default=list(NEIGHBOURS))
+    parser.add_argument("--shrinkage", type=float, nargs="+", default=list(SHRINKAGE))
     parser.add_argument("--work", help="folder for prepared data")
     arguments = parser.parse_args()
     work = work_folder(arguments.work)
     data = prepared(arguments.data, work)
-    judged = Judge(data)
-    counts = sorted({min(k, data.num_items - 1) for k in arguments.neighbours})
-    result: dict[str, Any] = {"data": data.description.name, "popularity": judged.popularity()}
-    result["item_knn"] = judged.best(
-        (shrinkage, _by_users(data, counts[-1], shrinkage)) for shrinkage in arguments.shrinkage
-    )(counts)
-    tables = _tables(data, work)
-    if tables:
-        result["item_knn_cbf"] = judged.best([(None, _by_content(tables, counts[-1]))])(counts)
-    if len(tables) > 1:
-        for name, table in tables.items():
-            result[f"item_knn_cbf, {name}"] = judged.best([(None, _by_content({name: table}, counts[-1]))])(counts)
-    print_json(result)
+    baselines = Baselines(data, work, arguments.neighbours, arguments.shrinkage)
+    print_json({"data": data.description.name, **{name: baselines.result(name) for name in baselines.names}})
+
+
+class Baselines:
+    """All of them on one data set, each by its name."""
+
+    def __init__(self, data: Any, work: Path, neighbours: Sequence[int], shrinkage: Sequence[float]) -> None:
+        self.data, self.shrinkage = data, shrinkage
+        self.counts = sorted({min(k, data.num_items - 1) for k in neighbours})
+        self.judge = Judge(data)
+        self.tables = _tables(data, work)
+
+    @property
+    def names(self) -> list[str]:
+        by_content = ["item_knn_cbf"] if self.tables else []
+        if len(self.tables) > 1:
+            by_content += [f"item_knn_cbf, {modality}" for modality in self.tables]
+        return ["popularity", "item_knn", *by_content]
+
+    def result(self, name: str) -> dict[str, Any]:
+        """Metrics of both splits, and the setting that was `chosen`, if there is something to choose."""
+        if name == "popularity":
+            return self.judge.popularity()
+        if name == "item_knn":
+            most = self.counts[-1]
+            return self.judge.best((s, _by_users(self.data, most, s)) for s in self.shrinkage)(self.counts)
+        modality = name.partition(", ")[2]
+        tables = {modality: self.tables[modality]} if modality else self.tables
+        return self.judge.best([(None, _by_content(tables, self.counts[-1]))])(self.counts)
 
 
 class Judge:

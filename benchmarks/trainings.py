@@ -1,0 +1,133 @@
+"""Many trainings in pieces: each in a process of its own, its result a line of a file, and none of them done twice."""
+
+import json
+import multiprocessing
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from common import prepared, run_config
+
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+WATCHED = "valid/recall@20"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What is trained. Two that are equal are the same piece of work.
+
+    Attributes:
+        preset: a file in configs/models/.
+        settings: what is changed in it for this training, `key=value`.
+        shared: what is changed for all trainings of a table (lengths, learning rate), `key=value`.
+    """
+
+    preset: str
+    settings: tuple[str, ...]
+    shared: tuple[str, ...]
+    seed: int
+
+
+class Pieces:
+    """Finished trainings of a data set, kept in `<work>/<table>_<data set>.jsonl`.
+
+    Args:
+        raw: raw folder or dataset folder.
+        work: prepared data and the results; the runs themselves are removed once their results are written.
+        table: what the trainings are for, which names the file.
+        threads: compute threads; None: all cores.
+        only_stored: start no training; those without a result are None.
+    """
+
+    def __init__(
+        self, raw: str, work: Path, table: str, *, threads: int | None = None, only_stored: bool = False
+    ) -> None:
+        self.raw, self.work, self.threads, self.only_stored = raw, work, threads, only_stored
+        self.name = Path(raw).resolve().name
+        self.file = work / f"{table}_{self.name}.jsonl"
+        lines = self.file.read_text().splitlines() if self.file.is_file() else []
+        self.found: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            stored = json.loads(line)
+            self.found[_key(stored["of"])] = stored["result"]
+
+    def result(self, training: Training) -> dict[str, Any] | None:
+        """The training's result, after training if there is none; None: none is stored, and none is to be made."""
+        return self.piece(asdict(training), lambda: train_once(self.raw, self.work, training, self.threads))
+
+    def piece(self, of: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+        """What `make` returns in a process of its own, or what it returned once for the same `of`."""
+        key = _key(of)
+        if key not in self.found and not self.only_stored:
+            process = multiprocessing.get_context("fork").Process(target=self._write, args=(of, make))
+            process.start()
+            process.join()
+            if process.exitcode:
+                sys.exit(f"{json.dumps(of)}: failed; its message is above. What was finished is in {self.file}")
+            last = json.loads(self.file.read_text().splitlines()[-1])
+            self.found[_key(last["of"])] = last["result"]
+        return self.found.get(key)
+
+    def _write(self, of: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+        result = make()
+        with self.file.open("a") as file:
+            file.write(json.dumps({"of": of, "result": result}) + "\n")
+
+
+def _key(of: dict[str, Any]) -> str:
+    return json.dumps(of, sort_keys=True)
+
+
+def train_once(raw: str, work: Path, training: Training, threads: int | None) -> dict[str, Any]:
+    """Train here, and say what came out.
+
+    Returns:
+        the metrics of both splits, `best_epoch`, `epochs_run`, `seconds_per_epoch` (the median, validation left out)
+        and `peak_memory_mb` of this process, libraries and data included.
+    """
+    import shutil
+    import statistics
+
+    from braidrec.data.storage import Location
+    from braidrec.training.driver import train
+    from braidrec.training.events import EpochEnd, Event
+    from braidrec.training.timing import peak_memory_mb
+
+    epochs: list[dict[str, float]] = []
+
+    class Watch:
+        def handle(self, event: Event) -> None:
+            if isinstance(event, EpochEnd):
+                epochs.append(dict(event.metrics))
+
+    keys = [*training.shared, *training.settings, f"seed={training.seed}", f"cache={work / 'cache'}"]
+    keys += [] if threads is None else [f"workers.threads={threads}"]
+    result = train(run_config(training.preset, prepared(raw, work), work, keys), listeners=(Watch(),))
+    shutil.rmtree(Location.of(result.folder).path)
+    import torch
+
+    return {
+        **{f"{split}/{name}": result.metrics[f"{split}/{name}"] for split in ("valid", "test") for name in METRICS},
+        "best_epoch": result.best_epoch,
+        "epochs_run": result.epochs_run,
+        "seconds_per_epoch": statistics.median(epoch["train/seconds"] for epoch in epochs),
+        "peak_memory_mb": peak_memory_mb(torch.device("cpu"))["memory/peak_mb"],
+    }
+
+
+def mean_and_spread(runs: Sequence[dict[str, Any]], key: str) -> str:
+    """`.4284 ± .0020`: mean and standard deviation, or the one value that there is."""
+    values = [run[key] for run in runs]
+    mean = f"{fmean(values):.4f}".lstrip("0")
+    return mean if len(values) == 1 else f"{mean} ± {f'{stdev(values):.4f}'.lstrip('0')}"
+
+
+def readable(settings: Sequence[str]) -> str:
+    """`layers 2, regulariser 0.001`, of keys and values."""
+    return ", ".join(
+        setting.rpartition(".")[2].replace("=", " ") if "." in setting.partition("=")[0] else setting.replace("=", " ")
+        for setting in settings
+    )
