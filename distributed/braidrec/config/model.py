@@ -134,6 +134,11 @@ class ModalitiesConfig(Strict):
     dropout: Rate = Field(
         default=0.0, description="While training, an item loses each of its modalities with this probability."
     )
+    trainable: tuple[str, ...] = Field(
+        default=(),
+        description="Modalities whose vectors are trained too, from the extracted ones on; all others are frozen. "
+        "They cost as much memory as embeddings of their width, with the optimizer's state.",
+    )
 
 
 class FusionConfig(Strict):

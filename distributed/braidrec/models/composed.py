@@ -97,9 +97,9 @@ class ComposedRecommender(nn.Module):
         return tuple(sorted(self.strands.names))
 
     def tables(self) -> Mapping[str, TableSpec]:
-        """Users' embeddings, a strand's beside the next one's, and the items' IDs."""
+        """Users' embeddings, a strand's beside the next one's, the items' IDs, and features that are trained."""
         width = self._early_width if self.early else self.dim * len(self.embedded)
-        tables = {}
+        tables = self.strands.tables()
         if width:
             tables[USERS] = TableSpec(width=width, std=self.user_std, side="users")
         if ID in self.strands.names or (self.item_graph and self.item_graph_on_id):

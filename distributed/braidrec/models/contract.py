@@ -22,12 +22,14 @@ class TableSpec:
 
     Attributes:
         side: one row for every user, for every item, or for every node of the joint space (users, then items).
+        starts_as: a modality, whose vectors are the initial rows instead; None: none.
     """
 
     width: int
     std: float
     zero_columns: int = 0
     side: Side = "nodes"
+    starts_as: str | None = None
 
     def num_rows(self, num_users: int, num_items: int) -> int:
         """How many rows the table has."""

@@ -6,12 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from braidrec.models.ahead import basis, coefficients
-from braidrec.models.contract import Inputs
+from braidrec.models.contract import Inputs, TableSpec
 from braidrec.models.fusion.strands import check_names, parameter_name
 from braidrec.models.missing import MissingPolicy, ModalityDropout
 from braidrec.models.projectors import Projector
 
 ID = "id"
+
+
+def feature_table(modality: str) -> str:
+    """The table of a modality's trainable features."""
+    return f"features/{modality}"
 
 
 class ItemStrands(nn.Module):
@@ -25,6 +30,8 @@ class ItemStrands(nn.Module):
         missing: by modality, what stands for the row of an item without it.
         dropout: while training, modalities are taken away from items at random.
         keep_id_of_cold_items: whether the ID embedding of an item that training never showed counts at evaluation.
+        trainable: numbers per vector, by modality whose features are trained: each has a table of its own, which
+            starts as the extracted vectors.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class ItemStrands(nn.Module):
         missing: Mapping[str, MissingPolicy],
         dropout: ModalityDropout | None = None,
         keep_id_of_cold_items: bool = True,
+        trainable: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         if not use_id and not projectors:
@@ -51,6 +59,14 @@ class ItemStrands(nn.Module):
         self.missing = nn.ModuleDict({parameter_name(name): each for name, each in missing.items()})
         self.dropout = dropout
         self.keep_id_of_cold_items = keep_id_of_cold_items
+        self.trainable = dict(trainable or {})
+
+    def tables(self) -> dict[str, TableSpec]:
+        """Those of trainable features."""
+        return {
+            feature_table(name): TableSpec(width=width, std=0.0, side="items", starts_as=name)
+            for name, width in self.trainable.items()
+        }
 
     def forward(
         self, inputs: Inputs, items: Tensor | None, only: tuple[str, ...] | None = None
@@ -61,7 +77,7 @@ class ItemStrands(nn.Module):
             only: names of the strands that are wanted; None: all.
         """
         wanted = self.names if only is None else only
-        fetched = {name: inputs.features(name, items) for name in wanted if name != ID}
+        fetched = {name: self._features(name, inputs, items) for name in wanted if name != ID}
         present = self._dropped({name: has for name, (_, has) in fetched.items()}, whole=only is None)
         rows: dict[str, Tensor] = {}
         counted: dict[str, Tensor] = {}
@@ -79,10 +95,11 @@ class ItemStrands(nn.Module):
 
     @property
     def linear(self) -> tuple[str, ...]:
-        """Modalities whose rows are a linear function of their features: one linear map, nothing drawn at random."""
+        """Modalities whose rows are a linear function of frozen features: one linear map, nothing drawn at random."""
         if self.dropout is not None:
             return ()
-        return tuple(name for name in self.modalities if self._projector(name).linear_map is not None)
+        frozen = (name for name in self.modalities if name not in self.trainable)
+        return tuple(name for name in frozen if self._projector(name).linear_map is not None)
 
     def basis(self, modality: str, inputs: Inputs) -> Tensor:
         """`[num_items, F + 2]`: what the rows of a linear modality are a linear function of (`models.ahead`)."""
@@ -95,6 +112,12 @@ class ItemStrands(nn.Module):
     def counted(self, modality: str, inputs: Inputs, items: Tensor | None) -> Tensor:
         """`[n]` bool: the items whose row the fusion may use, if dropout takes none away."""
         return self._policy(modality).counts(inputs.features(modality, items)[1])
+
+    def _features(self, modality: str, inputs: Inputs, items: Tensor | None) -> tuple[Tensor, Tensor]:
+        values, present = inputs.features(modality, items)
+        if modality in self.trainable:
+            values = inputs.table(feature_table(modality), items)
+        return values, present
 
     def _policy(self, modality: str) -> MissingPolicy:
         policy = self.missing[parameter_name(modality)]

@@ -127,7 +127,7 @@ def build_parts(
     wanted = _choose(config, world.relations, chains, context, needs_negatives=objective.needs_negatives)
     choice = _remembered(wanted, run_folder, context)
     sparse = _wants_sparse(config, choice, chains)
-    tables = _tables(config, model, folder, context, sparse=sparse)
+    tables = _tables(config, model, world, context, sparse=sparse)
     source, perturbed = _sources(config, world, context, choice, whole_graph)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
@@ -171,14 +171,15 @@ def _parameters(model: Recommender) -> Iterable[nn.Parameter]:
 
 
 def _tables(
-    config: RunConfig, model: Recommender, folder: DatasetFolder, context: WorkerContext, *, sparse: bool
+    config: RunConfig, model: Recommender, world: World, context: WorkerContext, *, sparse: bool
 ) -> dict[str, ReplicatedTable]:
     return {
         name: ReplicatedTable(
             spec,
-            spec.num_rows(folder.num_users, folder.num_items),
+            spec.num_rows(world.num_users, world.folder.num_items),
             seed=seed_for(config.seed, f"table {name}"),
             sparse=sparse,
+            start=None if spec.starts_as is None else world.features.fetch(spec.starts_as, None)[0],
         ).to(context.device)
         for name, spec in model.tables().items()
     }

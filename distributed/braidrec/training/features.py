@@ -1,6 +1,6 @@
 """The feature tables of a run: read once a node, transformed, filled; and as models ask for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -80,7 +80,19 @@ def modalities_of(config: ModalitiesConfig, folder: DatasetFolder) -> tuple[str,
     for name in config.missing_in:
         if name not in used:
             raise ConfigError(f"model.modalities.missing_in: modality {name!r} is not used; used are {used}")
+    _check_trainable(config, used)
     return tuple(used)
+
+
+def _check_trainable(config: ModalitiesConfig, used: Sequence[str]) -> None:
+    for name in config.trainable:
+        if name not in used:
+            raise ConfigError(f"model.modalities.trainable: modality {name!r} is not used; used are {used}")
+        if policy_of(config, name) in FILLED:
+            raise ConfigError(
+                f"model.modalities.trainable: {name!r} has missing={policy_of(config, name)}, which fills in vectors "
+                "once, from frozen ones; use token, zeros or mask for it (model.modalities.missing_in)"
+            )
 
 
 def policy_of(config: ModalitiesConfig, modality: str) -> str:

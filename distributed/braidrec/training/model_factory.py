@@ -203,6 +203,7 @@ def _strands(config: ModelConfig, dims: Mapping[str, int]) -> ItemStrands:
         missing={name: MISSING["as_stored" if policy in FILLED else policy](dim) for name, policy in policies.items()},
         dropout=ModalityDropout(wanted.dropout) if wanted.dropout else None,
         keep_id_of_cold_items=config.fusion.cold_id == "keep",
+        trainable={name: dims[name] for name in wanted.trainable},
     )
 
 

@@ -32,13 +32,14 @@ class ReplicatedTable(nn.Module):
         spec: width and initial distribution.
         num_rows: nodes.
         seed: of the initial values; equal on all ranks.
+        start: `[num_rows, width]` initial values instead of random ones; None: those of the seed.
         sparse: hand sparse gradients to an optimizer that updates only the rows of the batch.
     """
 
-    def __init__(self, spec: TableSpec, num_rows: int, *, seed: int, sparse: bool) -> None:
+    def __init__(self, spec: TableSpec, num_rows: int, *, seed: int, sparse: bool, start: Tensor | None = None) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.weight = nn.Parameter(spec.initialise(num_rows, generator))
+        self.weight = nn.Parameter(spec.initialise(num_rows, generator) if start is None else start.clone())
         self.sparse = sparse
         self._fetched: list[tuple[Tensor, Tensor]] = []
 

@@ -71,6 +71,7 @@ MODALITIES = keys(
     missing=MISSING,
     missing_in=st.one_of(st.just({}), st.just({}), keys(text=MISSING)),
     dropout=RATES,
+    trainable=one_of([], [], [], ["image"]),
 )
 
 
