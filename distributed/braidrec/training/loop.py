@@ -81,7 +81,7 @@ class Loop:
                 epochs=self.config.training.epochs,
                 steps_per_epoch=self.steps_per_epoch,
                 interactions_per_epoch=self.rows_per_epoch,
-                facts=self.parts.facts,
+                facts={**self.parts.facts, "parameters": f"{self._num_parameters():,} trained"},
             )
         )
         while self.state.epoch < self.config.training.epochs and not self._out_of_patience():
@@ -226,6 +226,11 @@ class Loop:
         best = rank(ranker, np.array([user]), mask=mask, k_max=EXAMPLE_ITEMS)
         pairs = zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True)
         return user, [(item, score) for item, score in pairs if item >= 0]
+
+    def _num_parameters(self) -> int:
+        assert isinstance(self.parts.model, nn.Module)
+        trained = [table.weight for table in self.parts.tables.values()] + list(self.parts.model.parameters())
+        return sum(each.numel() for each in trained if each.requires_grad)
 
     def _tensors(self) -> dict[str, Tensor]:
         assert isinstance(self.parts.model, nn.Module)
