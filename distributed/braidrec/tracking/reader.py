@@ -116,6 +116,14 @@ class RunReader:
                 ) from None
         return found
 
+    def has_run(self, run_id: str) -> bool:
+        """Whether a run has this id."""
+        try:
+            self.runs([run_id])
+        except ConfigError:
+            return False
+        return True
+
     def history(self, run: TrackedRun, metric: str) -> dict[int, float]:
         """epoch → value of one of our metrics ("valid/recall@20"); of an epoch that was run twice, the last."""
         points = self._client.get_metric_history(run.run_id, metric_name(metric))
