@@ -5,12 +5,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from braidrec.config.sweep import SweepConfig
-from braidrec.data.storage import Location
+from braidrec.search.folder import SweepFolder
 from braidrec.search.process import Task
 from braidrec.search.records import Book, TrialRecord
 from braidrec.search.resources import Share
 from braidrec.search.runs import Runs
-from braidrec.search.space import Point
 from braidrec.search.suggest import Suggester
 
 
@@ -26,8 +25,8 @@ class Tasks:
     """From a record to what a process trains.
 
     Args:
+        folder: of the sweep, in which theirs go.
         runs: makes configurations.
-        place: where their folders go.
         share: what each gets of the cluster.
         tracking_uri: of MLflow; None: as the base says.
         tags: of the MLflow run of a record.
@@ -35,13 +34,17 @@ class Tasks:
 
     def __init__(
         self,
+        folder: SweepFolder,
         runs: Runs,
-        place: Location,
         share: Share,
         tracking_uri: str | None,
         tags: Callable[[TrialRecord], dict[str, str]],
     ) -> None:
-        self._runs, self._place, self._share, self._uri, self._tags = runs, place, share, tracking_uri, tags
+        self._folder, self._runs, self._share, self._uri, self._tags = folder, runs, share, tracking_uri, tags
+
+    def name_of(self, what: str) -> str:
+        """A name that no training of another sweep has, since MLflow shows them side by side."""
+        return f"{self._folder.name}-{what}"
 
     def of(self, record: TrialRecord) -> Task:
         """A trial is never tested; a final run is, once, at its end."""
@@ -53,7 +56,7 @@ class Tasks:
             update={
                 "name": record.name,
                 "seed": record.seed,
-                "storage": self._place.uri,
+                "storage": self._folder.runs.uri,
                 "workers": self._share.workers,
                 "evaluation": config.evaluation.model_copy(update=evaluation),
                 "tracking": config.tracking.model_copy(update=tracking),
@@ -138,7 +141,8 @@ class SearchSource:
         point = self._suggester.suggest(number)
         if point is None:
             return None
-        return TrialRecord(name=f"trial-{number:04d}", number=number, role="trial", overrides=point, seed=self._seed)
+        name = self._tasks.name_of(f"trial-{number:04d}")
+        return TrialRecord(name=name, number=number, role="trial", overrides=point, seed=self._seed)
 
 
 class FinalSource:
@@ -154,7 +158,7 @@ class FinalSource:
         self, candidates: list[TrialRecord], seeds: list[int], book: Book, tasks: Tasks, audience: Audience
     ) -> None:
         self._tasks, self._audience = tasks, audience
-        wanted = [_final(book, trial.number, trial.overrides, seed) for trial in candidates for seed in seeds]
+        wanted = [self._record(book, trial, seed) for trial in candidates for seed in seeds]
         self._waiting = [record for record in wanted if record.state == "running"]
         self.total = len(wanted)
 
@@ -174,7 +178,8 @@ class FinalSource:
     def is_used_up(self) -> str | None:
         return None
 
-
-def _final(book: Book, number: int, overrides: Point, seed: int) -> TrialRecord:
-    name = f"final-{number:04d}-seed{seed}"
-    return book.find(name) or TrialRecord(name=name, number=number, role="final", overrides=overrides, seed=seed)
+    def _record(self, book: Book, trial: TrialRecord, seed: int) -> TrialRecord:
+        name = self._tasks.name_of(f"final-{trial.number:04d}-seed{seed}")
+        return book.find(name) or TrialRecord(
+            name=name, number=trial.number, role="final", overrides=trial.overrides, seed=seed
+        )

@@ -9,9 +9,11 @@ from braidrec.config.sweep import SweepConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.display.quiet import quiet_ray
+from braidrec.display.text import tool
 from braidrec.errors import RunError, Stopped
 from braidrec.search.display import SweepDisplay
 from braidrec.search.folder import SweepFolder
+from braidrec.search.on_test import best_on_test
 from braidrec.search.records import Book, TrialRecord
 from braidrec.search.resources import Share, cpus_to_declare, share
 from braidrec.search.runs import Runs
@@ -109,8 +111,10 @@ class Sweeper:
             self.tracked.start(self.sweep, data)
             self._search(cluster_share)
             self._finals(cluster_share)
+            self.folder.location.child("tune").remove()
             result = self._conclude()
         except Stopped as stop:
+            self._leave_off()
             self.tracked.finish("KILLED", str(stop), KILLED_FLUSH_SECONDS)
             raise
         except BaseException as error:
@@ -194,10 +198,15 @@ class Sweeper:
         file = self.folder.location.child("winner.yaml")
         file.write_bytes(self._winner_text(winner).encode())
         self.folder.write_json("candidates.json", [candidate.to_plain() for candidate in candidates])
+        on_test = best_on_test(self.folder, self.book.trials(), self._base) if self.sweep.best_on_test else {}
+        self.tracked.log_summary({f"chosen_on_test/{name}": value for name, value in on_test.items()}, {}, 0)
         place = self.folder.location
         self.tracked.log(file, place.child("trials.json"), place.child("candidates.json"))
         self.tracked.log_summary(
-            {f"winner/{self.runs.metric}": winner.score, **{name: mean for name, (mean, _) in winner.tests.items()}},
+            {
+                f"winner/valid/{self.runs.metric}": winner.score,
+                **{f"winner/{name}": mean for name, (mean, _) in winner.tests.items()},
+            },
             {"braidrec.winner": str(winner.number)},
             winner.number,
         )
@@ -208,9 +217,20 @@ class Sweeper:
             trials=self.book.trials(),
             candidates=candidates,
             winner_file=file.uri,
+            best_on_test=on_test,
             mlflow_run_id=self.tracked.run_id,
             tracking_uri=self.tracked.uri,
         )
+
+    def _leave_off(self) -> None:
+        """End the processes of trials, and their MLflow runs, which go on when the sweep does."""
+        import ray
+
+        ray.shutdown()
+        for record in self.book:
+            if record.state == "running":
+                self.tracked.leave_off(record)
+        self.display.inform(f"go on with it:  {tool('python')} jobs/sweep.py --resume {self.folder.location.uri}")
 
     def _winner_text(self, winner: Candidate) -> str:
         config = self.runs.config(winner.overrides).model_copy(update={"name": None})
@@ -220,7 +240,7 @@ class Sweeper:
     def _tasks(self, cluster_share: Share) -> Any:
         from braidrec.search.sources import Tasks
 
-        return Tasks(self.runs, self.folder.runs, cluster_share, self.tracked.uri, self.tracked.tags_of)
+        return Tasks(self.folder, self.runs, cluster_share, self.tracked.uri, self.tracked.tags_of)
 
     def _tune_folder(self, phase: str) -> Location:
         return self.folder.location.child(f"tune/{phase}")
