@@ -17,6 +17,7 @@ from braidrec.config.systems.slmrec import SLMRecConfig
 from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
 
+UserMissingKind = Literal["token", "zeros", "mean", "neighbours", "propagation"]
 Readout = Literal["mean", "sum", "last", "concat"]
 Layers = Annotated[int, Field(ge=1, le=8)]
 MissingKind = Literal["token", "zeros", "mask", "mean", "neighbours", "propagation"]
@@ -117,7 +118,7 @@ class TransformConfig(Strict):
 
 
 class ModalitiesConfig(Strict):
-    """Which modalities the model looks at, and how."""
+    """Which modalities of the items the model looks at, and how."""
 
     use: tuple[str, ...] = Field(
         default=(), description="Names of item modalities of the data set; ['*'] stands for all of them."
@@ -139,6 +140,22 @@ class ModalitiesConfig(Strict):
         description="Modalities whose vectors are trained too, from the extracted ones on; all others are frozen. "
         "They cost as much memory as embeddings of their width, with the optimizer's state.",
     )
+
+
+class UserModalitiesConfig(Strict):
+    """Which modalities of the users the model looks at, and how; projected, they are added to the users' embeddings."""
+
+    use: tuple[str, ...] = Field(
+        default=(), description="Names of user modalities of the data set; ['*'] stands for all of them."
+    )
+    projector: ProjectorConfig = ProjectorConfig()
+    transform: TransformConfig = TransformConfig()
+    missing: UserMissingKind = Field(
+        default="token",
+        description="What stands for the vector of a user who lacks a modality. token: learned; zeros; mean: of the "
+        "users in train; neighbours: mean of the users who share items; propagation: feature propagation.",
+    )
+    missing_in: dict[str, UserMissingKind] = Field(default_factory=dict, description="The same for single modalities.")
 
 
 class FusionConfig(Strict):
@@ -231,6 +248,7 @@ class ModelConfig(Strict):
     initial_std: PositiveFloat = Field(default=0.1, description="Embeddings start as N(0, std²).")
     encoder: Encoder = LightGCNConfig()
     modalities: ModalitiesConfig = ModalitiesConfig()
+    user_modalities: UserModalitiesConfig = UserModalitiesConfig()
     fusion: FusionConfig = FusionConfig()
     item_graph: ItemGraphConfig | None = Field(default=None, description="Null: none.")
     user_graph: UserGraphConfig | None = Field(default=None, description="Null: none.")

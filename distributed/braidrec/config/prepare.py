@@ -139,6 +139,15 @@ class FeaturesConfig(Strict):
         return self
 
 
+class UserFeaturesConfig(FeaturesConfig):
+    """Vectors of the users that exist already, joined to them by id."""
+
+    ids: str | None = Field(
+        default=None, description="For `.npy`: the user id of each row, as .txt (one a line), .csv, .tsv or .parquet."
+    )
+    id_column: str = Field(default="user_id", description="Column with the ids, in Parquet, CSV and TSV.")
+
+
 class ItemsConfig(Strict):
     """A table about the items. What it says is kept in `items.parquet` and `media/`."""
 
@@ -265,6 +274,9 @@ class PrepareConfig(Strict):
     seed: Annotated[int, Field(ge=0)] = Field(default=42, description="Decides random splits and the stored order.")
     source: SourceConfig
     features: dict[str, FeaturesConfig] = Field(default_factory=dict, description="Vectors of each modality.")
+    user_features: dict[str, UserFeaturesConfig] = Field(
+        default_factory=dict, description="Vectors of each modality of the users, for `features/user/`."
+    )
     items: ItemsConfig | None = Field(default=None, description="A table about the items.")
     media: dict[str, MediaFolderConfig] = Field(default_factory=dict, description="Raw files of each modality.")
     on_bad_row: Literal["refuse", "quarantine"] = Field(

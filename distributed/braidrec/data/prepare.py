@@ -136,6 +136,7 @@ def _inspect(config: PrepareConfig) -> _Inspected:
             raise DatasetError("items: the source brings a catalogue already (source.metadata); give one of them")
         catalogue = configured_catalogue(config.items)
     configured = [configured_source(name, entry) for name, entry in sorted(config.features.items())]
+    configured += [configured_source(name, entry, "user") for name, entry in sorted(config.user_features.items())]
     if USER_FEATURES in {*raw.vectors, *config.features}:
         mend = "give the modality another name"
         raise DatasetError(f"features.{USER_FEATURES}: this is the folder of the users' own features; {mend}")

@@ -18,6 +18,7 @@ from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.sides import Sides
 from braidrec.models.strands import ID, ItemStrands
 from braidrec.models.tasks.contract import Task
+from braidrec.models.user_features import UserFeatures
 
 MAIN, ITEM_GRAPH, USER_GRAPH = "main", "item_graph", "user_graph"
 BESIDE = "beside"
@@ -45,6 +46,7 @@ class ComposedRecommender(nn.Module):
         user_fusion: of a user's strands, late on vectors.
         score_fusion: late on scores.
         user_std: users' embeddings start as N(0, std²).
+        user_features: what is known of users, added to their embeddings; None: nothing.
         aggregated_users: late: a user's row in a modality is the mean of the items' rows instead of an embedding.
         item_graph: hops on the relation `content`; 0: none.
         item_graph_on_id: what goes through the item graph: the ID embeddings, or the (early) fused rows.
@@ -63,6 +65,7 @@ class ComposedRecommender(nn.Module):
         user_fusion: Fusion | None = None,
         score_fusion: ScoreFusion | None = None,
         user_std: float = 0.1,
+        user_features: UserFeatures | None = None,
         aggregated_users: bool = False,
         item_graph: int = 0,
         item_graph_on_id: bool = True,
@@ -78,7 +81,7 @@ class ComposedRecommender(nn.Module):
         self.user_fusion, self.score_fusion = user_fusion, score_fusion
         self.aggregated = strands.modalities if aggregated_users and not early else ()
         self.embedded = tuple(name for name in strands.names if name not in self.aggregated)
-        self.user_std = user_std
+        self.user_std, self.user_features = user_std, user_features
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
         self.trained_on = trained_on
         self.ahead = PropagatedAhead({})
@@ -199,7 +202,7 @@ class ComposedRecommender(nn.Module):
         assert self.fusion is not None
         sides = inputs.sides(neighbourhood.input_nodes)
         fused = self.fusion(*self.strands(inputs, sides.items))
-        h = sides.join(inputs.table(USERS, sides.users), fused.vectors)
+        h = sides.join(self._user_rows(inputs, sides.users), fused.vectors)
         vectors, ego = self._encoder.encode(neighbourhood, h, view)
         outputs = {}
         if fused.weights is not None and not self.training:
@@ -280,7 +283,7 @@ class ComposedRecommender(nn.Module):
         """
         sides, names = inputs.sides(neighbourhood.input_nodes), self._on_graph
         of_items, counted = self.strands(inputs, sides.items, only=names if self.ahead.tables else None)
-        embedded = inputs.table(USERS, sides.users) if self.embedded else None
+        embedded = self._user_rows(inputs, sides.users) if self.embedded else None
         rows = {}
         for name in names:
             if name in self.aggregated:
@@ -322,10 +325,14 @@ class ComposedRecommender(nn.Module):
         nobody = rows.new_zeros(sides.num_rows - len(rows), rows.shape[1])
         return propagate_to_readout(neighbourhood, sides.join(nobody, rows), "last")[0]
 
+    def _user_rows(self, inputs: Inputs, users: Tensor | None) -> Tensor:
+        embeddings = inputs.table(USERS, users)
+        return embeddings if self.user_features is None else self.user_features(inputs, users, embeddings)
+
     def _on_user_graph(self, inputs: Inputs) -> Tensor:
         neighbourhood = inputs.neighbourhoods[USER_GRAPH]
         sides = inputs.sides(neighbourhood.input_nodes)
-        rows = inputs.table(USERS, sides.users)
+        rows = self._user_rows(inputs, sides.users)
         nothing = rows.new_zeros(sides.num_rows - len(rows), rows.shape[1])
         return propagate_to_readout(neighbourhood, sides.join(rows, nothing), "last")[0]
 

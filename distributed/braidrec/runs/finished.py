@@ -119,7 +119,7 @@ def _find(run: str, storage: str) -> RunFolder:
 
 
 def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> torch.Tensor:
-    model = build_model(config.model, Surrounding(dims=world.features.dims))
+    model = build_model(config.model, Surrounding(dims=world.features.dims, user_dims=world.features.user_dims))
     assert isinstance(model, nn.Module)
     model.load_state_dict(with_prefix("model", tensors))
     model.eval()

@@ -159,7 +159,10 @@ def build_parts(
 def _model(config: RunConfig, world: World, context: WorkerContext, gather: Gather) -> Recommender:
     torch.manual_seed(seed_for(config.seed, "parameters"))
     precision = config.training.propagation.precision
-    model = build_model(config.model, Surrounding(dims=world.features.dims, precision=precision, gather=gather))
+    model = build_model(
+        config.model,
+        Surrounding(dims=world.features.dims, user_dims=world.features.user_dims, precision=precision, gather=gather),
+    )
     assert isinstance(model, nn.Module)
     moved: Recommender = model.to(context.device)
     return moved

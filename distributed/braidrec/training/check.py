@@ -49,6 +49,7 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
     """
     model = config.model
     used = modalities_of(model.modalities, folder)
+    modalities_of(model.user_modalities, folder)
     relations = relations_of(model)
     system = isinstance(model.encoder, SystemConfig)
     if system and not used:
@@ -82,6 +83,7 @@ def _check_system(config: RunConfig) -> None:
     kept = model.modalities.model_copy(update={"use": (), "transform": plain.modalities.transform})
     alone = {
         "fusion": model.fusion == plain.fusion,
+        "user_modalities": model.user_modalities == plain.user_modalities,
         "user_graph": model.user_graph is None,
         "self_supervision": not model.self_supervision,
         "modalities (but for use and transform)": kept == plain.modalities,

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from braidrec.config.load import ConfigError
-from braidrec.config.model import ModalitiesConfig, TransformConfig
+from braidrec.config.model import ModalitiesConfig, TransformConfig, UserModalitiesConfig
+from braidrec.data.description import Side
 from braidrec.data.folder import DatasetFolder
 from braidrec.features.impute import Surroundings, fill_by_propagation, fill_with_mean, fill_with_neighbours
 from braidrec.features.reading import load_feature_table
@@ -18,24 +19,30 @@ from braidrec.features.table import FeatureTable
 from braidrec.features.transform import L2Norm, PrincipalComponents, Standardise, Transform, transform_table
 from braidrec.graph.relation import Relation
 from braidrec.mapped import once_per_node
+from braidrec.models.user_features import USER_SIDE
 from braidrec.training.context import Collectives
 
 RESIDENT_BYTES = 2 << 30
 """A table that is smaller than this as fp32 is kept whole on the worker's device."""
+_KEYS: Mapping[Side, str] = {"item": "model.modalities", "user": "model.user_modalities"}
 FILLED = ("mean", "neighbours", "propagation")
 """Policies for missing modalities that fill the table, before any model sees it."""
 
 
 class FeatureSet:
-    """Item features by modality.
+    """Features by modality.
 
     Args:
-        tables: by modality.
+        tables: of the items, by modality.
         device: where rows are wanted.
+        users: of the users, by modality.
     """
 
-    def __init__(self, tables: Mapping[str, FeatureTable], device: torch.device) -> None:
-        self.tables = dict(tables)
+    def __init__(
+        self, tables: Mapping[str, FeatureTable], device: torch.device, users: Mapping[str, FeatureTable] | None = None
+    ) -> None:
+        self.tables, self.users = dict(tables), dict(users or {})
+        self._all = {**self.tables, **{f"{USER_SIDE}{name}": table for name, table in self.users.items()}}
         self._device = device
         self._resident: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -44,9 +51,17 @@ class FeatureSet:
         """Numbers per vector, by modality."""
         return {name: table.dim for name, table in self.tables.items()}
 
+    @property
+    def user_dims(self) -> dict[str, int]:
+        """The same of the users' modalities."""
+        return {name: table.dim for name, table in self.users.items()}
+
     def fetch(self, modality: str, items: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`[n, F]` fp32 rows and `[n]` bool presence of some items, or of all in order; not to be written to."""
-        table = self.tables[modality]
+        """`[n, F]` fp32 rows and `[n]` bool presence of some items, or of all in order; not to be written to.
+
+        A modality of the users is called `user/<name>`, and then these are users.
+        """
+        table = self._all[modality]
         if items is not None and not self._fits(table):
             return table.rows(items)
         values, present = self._whole(modality)
@@ -57,31 +72,36 @@ class FeatureSet:
 
     def _whole(self, modality: str) -> tuple[Tensor, Tensor]:
         if modality not in self._resident:
-            values, present = self.tables[modality].rows()
+            values, present = self._all[modality].rows()
             self._resident[modality] = (values.to(self._device), present.to(self._device))
         return self._resident[modality]
 
 
-def modalities_of(config: ModalitiesConfig, folder: DatasetFolder) -> tuple[str, ...]:
-    """The modalities that a run uses, in alphabetical order.
+def modalities_of(config: ModalitiesConfig | UserModalitiesConfig, folder: DatasetFolder) -> tuple[str, ...]:
+    """The modalities of the items, or of the users, that a run uses, in alphabetical order.
 
     Raises:
         ConfigError: one that the data set does not have, or a setting for one that is not used.
     """
-    known = sorted(folder.description.modalities)
+    side = _side(config)
+    key = _KEYS[side]
+    known = sorted(folder.description.modalities_of(side))
     used = known if config.use == ("*",) else sorted(set(config.use))
     for name in used:
         if name not in known:
-            raise ConfigError(
-                f"model.modalities.use: the data set {folder.path} has no item modality {name!r}; it has {known}"
-            )
+            raise ConfigError(f"{key}.use: the data set {folder.path} has no {side} modality {name!r}; it has {known}")
     if config.use == ("*",) and not known:
-        raise ConfigError(f"model.modalities.use=['*']: the data set {folder.path} has no item modality")
+        raise ConfigError(f"{key}.use=['*']: the data set {folder.path} has no {side} modality")
     for name in config.missing_in:
         if name not in used:
-            raise ConfigError(f"model.modalities.missing_in: modality {name!r} is not used; used are {used}")
-    _check_trainable(config, used)
+            raise ConfigError(f"{key}.missing_in: modality {name!r} is not used; used are {used}")
+    if isinstance(config, ModalitiesConfig):
+        _check_trainable(config, used)
     return tuple(used)
+
+
+def _side(config: ModalitiesConfig | UserModalitiesConfig) -> Side:
+    return "user" if isinstance(config, UserModalitiesConfig) else "item"
 
 
 def _check_trainable(config: ModalitiesConfig, used: Sequence[str]) -> None:
@@ -95,8 +115,8 @@ def _check_trainable(config: ModalitiesConfig, used: Sequence[str]) -> None:
             )
 
 
-def policy_of(config: ModalitiesConfig, modality: str) -> str:
-    """What stands for the vector of an item without the modality."""
+def policy_of(config: ModalitiesConfig | UserModalitiesConfig, modality: str) -> str:
+    """What stands for the vector of an item (a user) without the modality."""
     return config.missing_in.get(modality, config.missing)
 
 
@@ -107,10 +127,12 @@ def load_features(
     context: Collectives,
     cache: Path,
     hidden: Mapping[str, NDArray[np.bool_]] | None = None,
+    users: UserModalitiesConfig | None = None,
 ) -> FeatureSet:
     """The tables of the used modalities.
 
     Args:
+        users: which of the users' are used; None: none.
         interactions: the train graph: its items are learnt from, its edges fill what is missing.
         cache: the node's cache folder.
         hidden: by modality, items that are treated as if they did not have it (robustness at evaluation).
@@ -118,40 +140,49 @@ def load_features(
         ConfigError: modalities that there are not, or a transform that the vectors cannot satisfy.
         DatasetError: vectors that cannot be used.
     """
-    tables = {}
-    for name in modalities_of(config, folder):
-        make = partial(_table, name, config, folder, interactions, context, cache, (hidden or {}).get(name))
-        tables[name] = once_per_node(make, local_rank=context.local_rank, barrier=context.barrier)
-    return FeatureSet(tables, context.device)
+
+    def tables_of(wanted: ModalitiesConfig | UserModalitiesConfig) -> dict[str, FeatureTable]:
+        tables = {}
+        for name in modalities_of(wanted, folder):
+            without = (hidden or {}).get(name) if wanted is config else None
+            make = partial(_table, name, wanted, folder, interactions, context, cache, without)
+            tables[name] = once_per_node(make, local_rank=context.local_rank, barrier=context.barrier)
+        return tables
+
+    return FeatureSet(tables_of(config), context.device, {} if users is None else tables_of(users))
 
 
 def _table(
     name: str,
-    config: ModalitiesConfig,
+    config: ModalitiesConfig | UserModalitiesConfig,
     folder: DatasetFolder,
     interactions: Relation,
     context: Collectives,
     cache: Path,
     hidden: NDArray[np.bool_] | None,
 ) -> FeatureTable:
-    in_train = (interactions.in_degree[folder.num_users :] > 0).numpy()
-    table = load_feature_table(folder, name, cache=cache, use_ray=context.uses_ray and context.local_rank == 0)
+    side = _side(config)
+    first_node = folder.num_users if side == "item" else 0
+    nodes = slice(first_node, None) if side == "item" else slice(folder.num_users)
+    in_train = (interactions.in_degree[nodes] > 0).numpy()
+    use_ray = context.uses_ray and context.local_rank == 0
+    table = load_feature_table(folder, name, cache=cache, side=side, use_ray=use_ray)
     try:
         # Learnt from all vectors that training saw, and only then taken away: the transform must not change with it.
         table = transform_table(table, _transforms(config.transform), fit_on=in_train, cache=cache)
     except ValueError as error:
-        raise ConfigError(f"model.modalities.transform on modality {name!r}: {error}") from None
+        raise ConfigError(f"{_KEYS[side]}.transform on modality {name!r}: {error}") from None
     if hidden is not None:
         table = table.without(hidden)
     policy = policy_of(config, name)
-    surroundings = Surroundings(relation=interactions, first_node=folder.num_users)
+    surroundings = Surroundings(relation=interactions, first_node=first_node)
     try:
         if policy == "mean":
             return fill_with_mean(table, fit_on=in_train, cache=cache)
         if policy == "neighbours":
             return fill_with_neighbours(table, surroundings, hops=2, fit_on=in_train, cache=cache)
     except ValueError as error:
-        raise ConfigError(f"model.modalities.missing={policy} on modality {name!r}: {error}") from None
+        raise ConfigError(f"{_KEYS[side]}.missing={policy} on modality {name!r}: {error}") from None
     if policy == "propagation":
         return fill_by_propagation(table, surroundings, cache=cache)
     return table

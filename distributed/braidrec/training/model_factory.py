@@ -1,7 +1,7 @@
 """The configured model as a module, without its tables."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -15,7 +15,9 @@ from braidrec.config.model import (
     MatrixFactorisationConfig,
     ModelConfig,
     NGCFConfig,
+    ProjectorConfig,
     SystemConfig,
+    UserModalitiesConfig,
 )
 from braidrec.models.composed import ComposedRecommender
 from braidrec.models.contract import Recommender
@@ -28,10 +30,11 @@ from braidrec.models.encoders.ngcf import NGCFEncoder
 from braidrec.models.fusion.fusion import Fusion
 from braidrec.models.lightgcn import LightGCN
 from braidrec.models.matrix_factorisation import MatrixFactorisation
-from braidrec.models.missing import MISSING, ModalityDropout
+from braidrec.models.missing import MISSING, MissingPolicy, ModalityDropout
 from braidrec.models.projectors import Projector
 from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.strands import ItemStrands
+from braidrec.models.user_features import UserFeatures
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.features import FILLED, policy_of
 from braidrec.training.relations import trained_on
@@ -45,11 +48,13 @@ class Surrounding:
 
     Attributes:
         dims: numbers per feature vector, by modality.
+        user_dims: the same of the users' modalities.
         precision: number format inside the propagation while training.
         gather: brings the rows of all ranks.
     """
 
     dims: Mapping[str, int]
+    user_dims: Mapping[str, int] = field(default_factory=dict)
     precision: str = "fp32"
     gather: Gather = own_rows
 
@@ -78,7 +83,8 @@ def build_model(config: ModelConfig, surrounding: Surrounding) -> Recommender:
 def is_plain(config: ModelConfig) -> bool:
     """Whether the model is one of IDs alone, without anything beside its encoder."""
     kinds = (MatrixFactorisationConfig, LightGCNConfig)
-    beside = (config.modalities.use, config.item_graph, config.user_graph, config.self_supervision)
+    looked_at = (config.modalities.use, config.user_modalities.use)
+    beside = (*looked_at, config.item_graph, config.user_graph, config.self_supervision)
     return isinstance(config.encoder, kinds) and not any(beside)
 
 
@@ -101,8 +107,8 @@ def _plain(config: ModelConfig, surrounding: Surrounding) -> Recommender:
 def _refuse_ignored(config: ModelConfig) -> None:
     """Settings that have no effect on a model of IDs alone."""
     plain = ModelConfig()
-    for key, kept in (("fusion", config.fusion == plain.fusion), ("modalities", config.modalities == plain.modalities)):
-        if not kept:
+    for key in ("fusion", "modalities", "user_modalities"):
+        if getattr(config, key) != getattr(plain, key):
             raise ConfigError(
                 f"model.{key} has no effect on IDs alone: name modalities in model.modalities.use, or ['*'], or remove "
                 "these keys"
@@ -137,6 +143,7 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
         encoder=_module(encoder),
         fusion=fusion,
         user_std=config.initial_std,
+        user_features=_user_features(config, surrounding, fusion.out_dim),
         item_graph=config.item_graph.layers if config.item_graph else 0,
         item_graph_on_id=config.item_graph is None or config.item_graph.of == "id",
         user_graph=config.user_graph.layers if config.user_graph else 0,
@@ -148,6 +155,8 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
 def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -> Recommender:
     if config.fusion.user_side == "aggregated" and not strands.modalities:
         raise ConfigError("model.fusion.user_side=aggregated has no effect without model.modalities.use")
+    aggregated = config.fusion.user_side == "aggregated"
+    embedded = len(strands.names) - aggregated * len(strands.modalities)
     first, *others = strands.names
     encoder = _encoder(config, surrounding, config.dim)
     widths = dict.fromkeys(strands.names, encoder.width(config.dim))
@@ -167,7 +176,8 @@ def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -
         user_fusion=None if by_vector is None else _fusion(config, widths),
         score_fusion=by_score,
         user_std=config.initial_std,
-        aggregated_users=config.fusion.user_side == "aggregated",
+        user_features=_user_features(config, surrounding, config.dim * embedded),
+        aggregated_users=aggregated,
         item_graph=config.item_graph.layers if config.item_graph else 0,
         trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
@@ -187,24 +197,47 @@ def _strands(config: ModelConfig, dims: Mapping[str, int]) -> ItemStrands:
         dim=dim,
         use_id=config.fusion.use_id,
         initial_std=config.initial_std,
-        projectors={
-            name: Projector(
-                features,
-                dim,
-                depth=projector.depth,
-                hidden=projector.hidden,
-                activation=projector.activation,
-                dropout=projector.dropout,
-                layer_norm=projector.layer_norm,
-                bias=projector.bias,
-            )
-            for name, features in sorted(dims.items())
-        },
-        missing={name: MISSING["as_stored" if policy in FILLED else policy](dim) for name, policy in policies.items()},
+        projectors={name: _projector(projector, features, dim) for name, features in sorted(dims.items())},
+        missing={name: _missing(policy, dim) for name, policy in policies.items()},
         dropout=ModalityDropout(wanted.dropout) if wanted.dropout else None,
         keep_id_of_cold_items=config.fusion.cold_id == "keep",
         trainable={name: dims[name] for name in wanted.trainable},
     )
+
+
+def _user_features(config: ModelConfig, surrounding: Surrounding, width: int) -> UserFeatures | None:
+    wanted, dims = config.user_modalities, surrounding.user_dims
+    if not dims:
+        if wanted != UserModalitiesConfig():
+            raise ConfigError("model.user_modalities has no effect: name modalities of the users in its key `use`")
+        return None
+    if not width:
+        raise ConfigError(
+            "model.user_modalities are added to the users' embeddings, and there are none: use "
+            "model.fusion.use_id=true, or user_side=learned"
+        )
+    policies = {name: policy_of(wanted, name) for name in sorted(dims)}
+    return UserFeatures(
+        projectors={name: _projector(wanted.projector, features, width) for name, features in sorted(dims.items())},
+        missing={name: _missing(policy, width) for name, policy in policies.items()},
+    )
+
+
+def _projector(wanted: ProjectorConfig, in_dim: int, out_dim: int) -> Projector:
+    return Projector(
+        in_dim,
+        out_dim,
+        depth=wanted.depth,
+        hidden=wanted.hidden,
+        activation=wanted.activation,
+        dropout=wanted.dropout,
+        layer_norm=wanted.layer_norm,
+        bias=wanted.bias,
+    )
+
+
+def _missing(policy: str, dim: int) -> MissingPolicy:
+    return MISSING["as_stored" if policy in FILLED else policy](dim)
 
 
 def _fusion(config: ModelConfig, dims: Mapping[str, int]) -> Fusion:

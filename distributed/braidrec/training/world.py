@@ -26,7 +26,7 @@ class World:
         folder: the data set.
         interactions: its train graph.
         relations: all that the model propagates over.
-        features: of the items, by modality.
+        features: of items and users, by modality.
         cold: `[num_items]` bool, items without train interactions.
     """
 
@@ -63,7 +63,9 @@ def open_world(
     cache, key = cache_folder(config), f"{INTERACTIONS}:{folder.digest}"
     interactions = load_interactions(folder, context, cache)
     model = config.model
-    features = load_features(model.modalities, folder, interactions, context, cache, hidden)
+    features = load_features(
+        model.modalities, folder, interactions, context, cache, hidden, users=model.user_modalities
+    )
     builder = RelationBuilder(context, cache, interactions, key, folder.num_users)
     if model.item_graph is not None:
         # Neighbours are those of the vectors as they were learnt from, whatever is hidden at evaluation.

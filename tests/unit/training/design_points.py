@@ -64,6 +64,13 @@ TRANSFORMS = st.one_of(
     keys(standardise=st.booleans(), l2_norm=st.booleans()),
     keys(standardise=st.booleans(), l2_norm=st.booleans(), pca=one_of(3, 3, 3, 50), whiten=st.booleans()),
 )
+
+
+def _trainable_where_it_may_be(modalities: dict[str, Any]) -> dict[str, Any]:
+    fits = modalities["use"] and modalities["missing"] in ("token", "zeros", "mask")
+    return modalities if fits else {**modalities, "trainable": []}
+
+
 MODALITIES = keys(
     use=one_of(*[["*"]] * 6, ["text", "image"], ["image"], []),
     projector=PROJECTORS,
@@ -72,7 +79,7 @@ MODALITIES = keys(
     missing_in=st.one_of(st.just({}), st.just({}), keys(text=MISSING)),
     dropout=RATES,
     trainable=one_of([], [], [], ["image"]),
-)
+).map(_trainable_where_it_may_be)
 
 
 @st.composite
