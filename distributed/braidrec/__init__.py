@@ -6,11 +6,13 @@ if TYPE_CHECKING:
     from braidrec.data.prepare import prepare
     from braidrec.runs.evaluate import evaluate
     from braidrec.runs.recommend import recommend
+    from braidrec.search.compare import compare
     from braidrec.training.driver import train
 
-__all__ = ["evaluate", "prepare", "recommend", "train"]
+__all__ = ["compare", "evaluate", "prepare", "recommend", "train"]
 
 _WHERE = {
+    "compare": "braidrec.search.compare",
     "evaluate": "braidrec.runs.evaluate",
     "prepare": "braidrec.data.prepare",
     "recommend": "braidrec.runs.recommend",

@@ -12,6 +12,7 @@ import annotated_types
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
+from braidrec.config.compare import CompareConfig
 from braidrec.config.prepare import PrepareConfig
 from braidrec.config.run import RunConfig
 from braidrec.config.runs import EvaluateConfig, RecommendConfig
@@ -75,6 +76,7 @@ def render() -> str:
         (PrepareConfig, "jobs/prepare.py", "A preparation"),
         (EvaluateConfig, "jobs/evaluate.py", "An evaluation of a finished run"),
         (RecommendConfig, "jobs/recommend.py", "Recommendations of a finished run"),
+        (CompareConfig, "jobs/compare.py", "A comparison of tracked runs"),
     ):
         lines += [f"## {title} (`{job}`)", ""]
         for section in _sections(_Section(model=kind, key="", defaults=None)):

@@ -21,7 +21,8 @@ nav { font-size: .9rem; margin: .6rem 0; } nav a { margin-right: .9rem; } a { co
 figure { margin: .8rem 0; } .plot { width: 100%; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; width: 100%; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { color: var(--dim); font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; } td.n { white-space: nowrap; }
+th { color: var(--dim); font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
 tr.real td { color: var(--good); font-weight: 600; }
 pre { background: var(--card); padding: .7rem 1rem; overflow-x: auto; font-size: .85rem; white-space: pre-wrap;
   overflow-wrap: anywhere; }
@@ -30,7 +31,8 @@ pre { background: var(--card); padding: .7rem 1rem; overflow-x: auto; font-size:
     --good: #14713d; }
   @page { size: A4; margin: 14mm; }
   body { max-width: none; padding: 0; font-size: 11pt; } nav { display: none; }
-  figure, tr, .told { break-inside: avoid; } .modebar { display: none; } h2 { break-after: avoid; } .wide { overflow: visible; }
+  figure, tr, .told { break-inside: avoid; } .modebar { display: none; }
+  h2 { break-after: avoid; } .wide { overflow: visible; }
   table { font-size: 8.5pt; } pre { break-inside: auto; }
 }
 """
