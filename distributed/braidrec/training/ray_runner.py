@@ -52,7 +52,7 @@ def run_on_ray(
     from braidrec.training.mailbox import Mailbox
 
     _refuse_local_storage_on_several_nodes(run_folder)
-    mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+    mailbox = Mailbox.options(scheduling_strategy=_on_this_node()).remote()  # type: ignore[attr-defined]
     trainer = _trainer(config, folder, run_folder, mailbox)
     listener = MailboxListener(mailbox, handle, trainer.abort)
     try:
@@ -245,6 +245,14 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
         datasets={"train": train_shards(config, folder)} if streams else {},
         dataset_config=shard_config(),
     )
+
+
+def _on_this_node() -> Any:
+    """Where the driver is: whoever takes another node away takes no message with it."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id=ray.get_runtime_context().get_node_id(), soft=False)
 
 
 def _fit(trainer: Any) -> Exception | None:

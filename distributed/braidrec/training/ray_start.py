@@ -1,11 +1,14 @@
 """Connecting to Ray, or starting it here."""
 
+import atexit
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 import braidrec
 from braidrec.config.load import ConfigError
@@ -30,6 +33,8 @@ _HERE = {
     # to begin, and Ray warns of each pair.
     "RAY_worker_maximum_startup_concurrency": "8",
 }
+SECONDS_TO_GO = 5.0
+"""For the processes of a Ray that has been shut down, before they are killed."""
 
 
 def start_ray(num_workers: int) -> None:
@@ -63,6 +68,32 @@ def start_ray(num_workers: int) -> None:
         else:
             cpus = max(len(os.sched_getaffinity(0)), num_workers + 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet.init_arguments)
+            atexit.register(stop_ray)
+
+
+def stop_ray() -> None:
+    """End the Ray that was started here, with every process of it.
+
+    Ray asks its actors to go and does not look whether they did: one that a signal caught at a bad moment stays.
+    """
+    import ray
+
+    if not ray.is_initialized():
+        return
+    started = psutil.Process().children(recursive=True)
+    ray.shutdown()
+    ours = [process for process in started if _is_of_ray(process)]
+    _, left = psutil.wait_procs(ours, timeout=SECONDS_TO_GO)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _is_of_ray(process: psutil.Process) -> bool:
+    try:
+        return process.name().startswith("ray::")
+    except psutil.NoSuchProcess:
+        return False
 
 
 @contextmanager
