@@ -1,19 +1,24 @@
 """From a sweep and a point of its space to the configuration of a training run, and what is wrong with it before any
 starts."""
 
+import difflib
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from braidrec.config.load import ConfigError, merged, read_plain, validate
+from braidrec.config.model import ModalitiesConfig, UserModalitiesConfig
 from braidrec.config.run import RunConfig
 from braidrec.config.sweep import GridConfig, SweepConfig
+from braidrec.data.description import Side
 from braidrec.data.folder import DatasetFolder
-from braidrec.evaluation.metrics import higher_is_better
+from braidrec.evaluation.metrics import higher_is_better, metric_names
 from braidrec.search.space import Point, Space, with_point
 from braidrec.training.check import check_run
 from braidrec.training.driver import open_dataset, with_absolute_places
+from braidrec.training.features import modalities_of
+from braidrec.training.model_factory import Surrounding, build_model
 
 NOT_SEARCHED = ("name", "seed", "storage", "cache", "data.path", "data.planted", "evaluation", "tracking", "workers")
 """Keys that belong to the sweep, or without which trials could not be compared."""
@@ -57,7 +62,7 @@ class Runs:
         metric = sweep.objective.metric or base.evaluation.monitor
         if metric is None:
             raise ConfigError("objective.metric: evaluation.monitor of the base is null: name the validation metric")
-        sign = 1 if higher_is_better(metric) else -1
+        sign = _sign_of(metric, base)
         natural = "max" if sign == 1 else "min"
         if sweep.objective.direction not in (None, natural):
             raise ConfigError(
@@ -90,7 +95,9 @@ class Runs:
         folder = open_dataset(self.config(corners[0][1]))
         for point in [*(point for _, point in corners), *self._more_points(sweep)]:
             try:
-                check_run(self.config(point), folder)
+                config = self.config(point)
+                check_run(config, folder)
+                build_model(config.model, _surrounding(config, folder))
             except ConfigError as error:
                 raise ConfigError(
                     f"the space has a point that cannot be trained, {shown(point)}: {error}\n"
@@ -108,6 +115,33 @@ class Runs:
         drawn = random.Random(0)
         for _ in range(POINTS_CHECKED):
             yield self.space.walk(lambda _, dimension: _drawn(dimension, drawn))
+
+
+def _sign_of(metric: str, base: RunConfig) -> int:
+    try:
+        return 1 if higher_is_better(metric) else -1
+    except ValueError:
+        names = metric_names(base.evaluation.at, base.evaluation.auc)
+        near = difflib.get_close_matches(metric, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"objective.metric={metric!r}: is no metric.{hint} There are: {names}") from None
+
+
+def _surrounding(config: RunConfig, folder: DatasetFolder) -> Surrounding:
+    """What the model would be built for, as far as the data set's description tells: nothing is read."""
+    looked_at: tuple[tuple[Side, ModalitiesConfig | UserModalitiesConfig], ...] = (
+        ("item", config.model.modalities),
+        ("user", config.model.user_modalities),
+    )
+    dims = {
+        side: {
+            name: wanted.transform.pca or folder.description.modalities_of(side)[name].dim
+            for name in modalities_of(wanted, folder)
+        }
+        for side, wanted in looked_at
+    }
+    precision = config.training.propagation.precision
+    return Surrounding(dims=dims["item"], user_dims=dims["user"], precision=precision)
 
 
 def _drawn(dimension: Any, drawn: random.Random) -> Any:

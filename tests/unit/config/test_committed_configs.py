@@ -13,7 +13,8 @@ from braidrec.config.run import RunConfig
 CONFIGS = Path(__file__).parents[3] / "configs"
 FILES = sorted(CONFIGS.rglob("*.y*ml"))
 DATASETS = [file for file in FILES if file.is_relative_to(CONFIGS / "datasets")]
-RUNS = [file for file in FILES if file not in DATASETS]
+SWEEPS = [file for file in FILES if file.is_relative_to(CONFIGS / "sweeps")]
+RUNS = [file for file in FILES if file not in DATASETS + SWEEPS]
 
 
 def named(file: Path) -> str:

@@ -1,0 +1,64 @@
+"""How a cluster is divided among trials, by hand."""
+
+import pytest
+from search_cases import sweep_config
+
+from braidrec.config.load import ConfigError, validate
+from braidrec.config.run import RunConfig
+from braidrec.search.resources import CONTROLLER_CPUS, cpus_to_declare, share
+
+
+def run(**workers: object) -> RunConfig:
+    return validate(RunConfig, {"data": {"path": "x"}, "training": {"batch_size": 960}, "workers": workers}, "test")
+
+
+def test_one_worker_is_the_process_of_the_trial_and_has_a_cpu() -> None:
+    for num in (0, 1):
+        found = share(run(num=num), None, {"CPU": 8}, 2)
+        assert (found.concurrency, found.resources, found.workers.num) == (8, {"CPU": 1.0}, 0)
+
+
+def test_wanted_cpus_and_gpus_set_how_many_run() -> None:
+    assert share(run(num=0, cpus=4), None, {"CPU": 10}, 2).concurrency == 2
+    found = share(run(num=0, gpu=True), None, {"CPU": 16, "GPU": 3}, 2)
+    assert (found.concurrency, found.resources) == (3, {"CPU": 1.0, "GPU": 1})
+    assert share(run(num=2, gpu=True, cpus=1), None, {"CPU": 16, "GPU": 5}, 2).concurrency == 2
+
+
+def test_a_concurrency_that_is_asked_for_divides_what_there_is() -> None:
+    found = share(run(num=0), 4, {"CPU": 2}, 2)
+    assert (found.concurrency, found.resources) == (4, {"CPU": 0.5})
+    assert found.workers.threads == 1
+    assert share(run(num=0, threads=3), 4, {"CPU": 2}, 2).workers.threads == 3
+
+
+def test_several_workers_leave_a_cpu_to_ray_data() -> None:
+    found = share(run(num=2, cpus=1), None, {"CPU": 9}, 2)
+    assert (found.concurrency, found.resources) == (4, {"CPU": CONTROLLER_CPUS})
+    assert (found.workers.num, found.workers.cpus) == (2, 1.0)
+    small = share(run(num=2), None, {"CPU": 2}, 2)  # one CPU for two workers
+    assert (small.concurrency, small.workers.cpus) == (1, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cluster", "wanted"),
+    [
+        ({"num": 0, "cpus": 4}, {"CPU": 2}, "a trial needs 1 × 4 CPUs, the cluster has 2 CPUs"),
+        ({"num": 2, "gpu": True}, {"CPU": 8, "GPU": 1}, "2 GPUs, the cluster has 8 CPUs and 1 GPUs"),
+    ],
+)
+def test_a_cluster_that_is_too_small(workers: dict[str, object], cluster: dict[str, float], wanted: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        share(run(**workers), None, cluster, 2)
+    assert wanted in str(refused.value)
+
+
+def test_more_at_a_time_than_gpus_is_refused() -> None:
+    with pytest.raises(ConfigError, match="concurrency=3: the cluster's 2 GPUs allow 2"):
+        share(run(num=0, gpu=True), 3, {"CPU": 8, "GPU": 2}, 2)
+
+
+def test_a_ray_on_this_machine_declares_what_is_needed() -> None:
+    assert cpus_to_declare(run(num=0), 4) == 4
+    assert cpus_to_declare(run(num=2, cpus=1), 2) == 5
+    assert sweep_config({"a": {"choice": [1]}}).concurrency is None
