@@ -95,8 +95,8 @@ def generate_planted(
     for name, dim in modalities.items():
         _write_modality(writer, world, name, dim, name in revealing, coverage, feature_noise)
     options = {
-        "topics": num_topics, "noise": noise, "informative": list(revealing), "coverage": coverage,
-        "feature_noise": feature_noise, "cold_items": cold_items,
+        "interactions": num_interactions, "topics": num_topics, "noise": noise, "informative": list(revealing),
+        "coverage": coverage, "feature_noise": feature_noise, "cold_items": cold_items,
     }  # fmt: skip
     writer.finish(
         name="planted",

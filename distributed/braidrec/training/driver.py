@@ -87,11 +87,13 @@ def open_dataset(config: RunConfig) -> DatasetFolder:
             overwrite=True,  # what is there, if anything, was not finished
         )
     folder = DatasetFolder.open(config.data.path)
-    described = (folder.num_users, folder.num_items, folder.description.protocol.seed)
-    if planted is not None and described != (planted.users, planted.items, planted.seed):
+    interactions = folder.description.options.get("interactions", "other")
+    described = (folder.num_users, folder.num_items, interactions, folder.description.protocol.seed)
+    if planted is not None and described != (planted.users, planted.items, planted.interactions, planted.seed):
         raise ConfigError(
             f"data.planted: {config.data.path} holds another data set ({described[0]} users, {described[1]} items, "
-            f"seed {described[2]}): name another data.path, or remove data.planted to train on that one"
+            f"{described[2]} interactions, seed {described[3]}): name another data.path, remove that folder, or remove "
+            "data.planted to train on what it holds"
         )
     return folder
 
