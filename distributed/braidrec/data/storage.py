@@ -115,6 +115,10 @@ class Location:
         elif kind == pafs.FileType.File:
             self.filesystem.delete_file(self.path)
 
+    def rename(self, target: "Location") -> None:
+        """Move this folder to where nothing is yet, on the same local disk."""
+        self.filesystem.move(self.path, target.path)
+
     def sha256(self) -> str:
         digest = hashlib.sha256()
         with self.filesystem.open_input_stream(self.path, compression=None) as stream:

@@ -113,10 +113,15 @@ class DatasetWriter:
     media: dict[str, MediaDescription] = field(default_factory=dict)
     num_users: int = 0
     num_items: int = 0
+    replaced: Location | None = None
+    """The data set that stood here, set aside until the new one is complete."""
 
     @classmethod
     def begin(cls, path: str, *, seed: int, overwrite: bool = False, part_rows: int = 2_000_000) -> "DatasetWriter":
-        """Claim `path`; a data set that it holds is removed if `overwrite`.
+        """Claim `path`; with `overwrite` a new data set takes the place of the one that it holds.
+
+        On a local disk the old one stands aside until `finish`, and `abandon` brings it back. An object store cannot
+        rename a folder: there it is removed at once.
 
         Raises:
             DatasetError: the folder holds something and may not be overwritten, or holds no data set.
@@ -135,9 +140,9 @@ class DatasetWriter:
             if not overwrite:
                 state = "a data set already" if DESCRIPTION_FILE in present else "an unfinished preparation"
                 raise DatasetError(f"{location.uri}: holds {state}; name another folder or set overwrite=true")
-            location.remove()
+        replaced = _set_aside(location, is_whole=DESCRIPTION_FILE in present) if present else None
         location.child(UNFINISHED_FILE).write_bytes(b"This data set is being prepared, or its preparation failed.\n")
-        return cls(location=location, seed=seed, part_rows=part_rows)
+        return cls(location=location, seed=seed, part_rows=part_rows, replaced=replaced)
 
     def add(self, relative: str, table: Any) -> None:
         """Write one Parquet file."""
@@ -222,8 +227,10 @@ class DatasetWriter:
         )
 
     def abandon(self) -> None:
-        """Remove all that was written."""
+        """Remove all that was written; the data set that was to be replaced comes back."""
         self.location.remove()
+        if self.replaced is not None:
+            self.replaced.rename(self.location)
 
     def finish(
         self,
@@ -252,4 +259,20 @@ class DatasetWriter:
         )
         self.location.child(DESCRIPTION_FILE).write_bytes(description.to_json().encode())
         self.location.child(UNFINISHED_FILE).remove()
+        if self.replaced is not None:
+            self.replaced.remove()
         return description
+
+
+def _set_aside(location: Location, *, is_whole: bool) -> Location | None:
+    """Clear `location`; where the data set went that a failed preparation should bring back."""
+    aside = location.sibling(f".{location.name}.replaced")
+    if not location.is_local:
+        location.remove()
+        return None
+    if not is_whole:  # an unfinished preparation; if it was killed, what it set out to replace still stands aside
+        location.remove()
+        return aside if aside.is_folder() else None
+    aside.remove()
+    location.rename(aside)
+    return aside

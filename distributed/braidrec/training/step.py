@@ -202,7 +202,9 @@ class TrainStep:
         items = batch.items[real].cpu().numpy() + self.num_users
         both = [relation.edge_ids(users, items), relation.edge_ids(items, users)]
         edges = np.unique(np.concatenate(both))
-        return torch.from_numpy(edges[edges >= 0])
+        own = torch.from_numpy(edges[edges >= 0]).to(self.context.device)
+        # The targets of all ranks: what a batch may see does not depend on how many share it.
+        return self.context.all_gather_rows(own) if self.context.world_size > 1 else own
 
     def _refuse_nan(self, losses: Tensor, at: Position) -> None:
         if bool(torch.isfinite(losses).all()):

@@ -250,6 +250,18 @@ def test_only_data_sets_are_overwritten(tmp_path, folder):
         DatasetWriter.begin(str(folder), seed=0)
 
 
+def test_what_was_to_be_replaced_comes_back_if_the_new_one_fails(folder):
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    DatasetWriter.begin(str(folder), seed=0, overwrite=True)  # killed: nobody abandons it
+    writer = DatasetWriter.begin(str(folder), seed=0, overwrite=True)
+    writer.write_users(pa.array(["someone else"]))
+    assert (folder / "users.parquet").read_bytes() != before["users.parquet"]
+    writer.abandon()
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    DatasetFolder.open(str(folder)).verify()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 def test_vectors_are_stored_as_fixed_size_lists(folder):
     schema = pq.read_schema(folder / "features" / "image" / "part-00000.parquet")
     assert schema.field("vector").type == pa.list_(pa.float16(), 3)

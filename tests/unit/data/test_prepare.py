@@ -562,8 +562,13 @@ def test_the_result_may_be_a_uri_and_is_replaced_only_when_asked(tmp_path):
     assert run(uri, "split.kind=leave_one_out", log=log).path == uri
     with pytest.raises(DatasetError, match="holds a data set already"):
         run(uri, log=log)
-    run(uri, "overwrite=true", "split.kind=leave_one_out", log=log)
+    run(uri, "overwrite=true", "split.kind=leave_one_out", "seed=7", log=log)
     DatasetFolder.open(str(tmp_path / "set")).verify()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "set"]
+    written = (tmp_path / "set" / "dataset.json").read_bytes()
+    with pytest.raises(DatasetError, match="no row of 83 is left"):
+        run(uri, "overwrite=true", "core.users=50", log=log)
+    assert (tmp_path / "set" / "dataset.json").read_bytes() == written
 
 
 def test_what_is_written_about_the_preparation_can_be_read_back(tmp_path):

@@ -32,6 +32,7 @@ CASES = {
     **STEPS,
     **{f"{name}, {kind}": replace(STEPS[name], optimizer=kind) for name, kind in OPTIMIZERS.items()},
     "lightgcn, sampled, sparse adam": replace(STEPS["lightgcn, sampled"], optimizer="sparse_adam"),
+    "lightgcn, sampled, targets excluded": replace(STEPS["lightgcn, sampled"], exclude_targets=True),
     "own parameter": Case(model="mf_scaled", optimizer="adam"),
     "clipped": Case(gradient_clip=0.01),
 }
