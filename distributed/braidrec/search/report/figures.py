@@ -1,6 +1,7 @@
 """Figures of the search: fusion points, parallel coordinates, learning curves."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from braidrec.search.compare_result import Comparison, Contender, Trial
@@ -11,6 +12,10 @@ COLOURS = ("#3a7bd5", "#e07b39", "#2a9d6f", "#b8559a", "#8a6fd1", "#c2a023", "#4
 SCALE = "Viridis"
 MAX_LINES = 300
 """Most trials in one plot; of more, the best and an even choice among the rest."""
+
+
+Marks = Sequence[tuple[float, str]]
+"""(height, text) along an axis."""
 
 
 def layout(figure: Any, height: int, **changes: Any) -> Any:
@@ -90,15 +95,14 @@ def parallel_coordinates(comparison: Comparison) -> Any | None:
     keys = sorted({key for trial in trials for key in trial.settings})
     if len(trials) < 2 or not keys:
         return None
-    names, places, ticks = short_names(keys), {}, {}
-    for key in keys:
-        places[key], ticks[key] = _axis([trial.settings[key] for trial in trials if key in trial.settings])
+    names = short_names(keys)
+    axes = {key: _axis([trial.settings[key] for trial in trials if key in trial.settings]) for key in keys}
     scores = [trial.score or 0.0 for trial in trials]
     low, high = min(scores), max(scores)
     figure = Figure()
-    for trial, score in sorted(zip(trials, scores, strict=True), key=lambda each: (each[1] > each[0].score, each[1])):
+    for trial, score in reversed(list(zip(trials, scores, strict=True))):  # the best on top
         height = (score - low) / (high - low) if high > low else 0.5
-        ys = [places[key](trial.settings[key]) if key in trial.settings else None for key in keys]
+        ys = [axes[key][0](trial.settings[key]) if key in trial.settings else None for key in keys]
         told = "<br>".join(f"{names[key]} = {shown(value)}" for key, value in trial.settings.items())
         figure.add_trace(
             Scatter(
@@ -108,12 +112,12 @@ def parallel_coordinates(comparison: Comparison) -> Any | None:
             )
         )  # fmt: skip
     score_ticks = [(step / 4, f"{low + step / 4 * (high - low):.4f}") for step in range(5)]
-    axes = [*ticks.values(), score_ticks if high > low else [(0.5, f"{low:.4f}")]]
-    _draw_axes(figure, axes, [*(names[key] for key in keys), comparison.monitor])
+    marks = [*(ticks for _, ticks in axes.values()), score_ticks if high > low else [(0.5, f"{low:.4f}")]]
+    _draw_axes(figure, marks, [*(names[key] for key in keys), comparison.monitor])
     return figure
 
 
-def _draw_axes(figure: Any, axes: Sequence[Sequence[tuple[float, str]]], titles: Sequence[str]) -> None:
+def _draw_axes(figure: Any, axes: Sequence[Marks], titles: Sequence[str]) -> None:
     layout(figure, 460, hovermode="closest")
     for place, marks in enumerate(axes):
         figure.add_shape(
@@ -128,22 +132,27 @@ def _draw_axes(figure: Any, axes: Sequence[Sequence[tuple[float, str]]], titles:
     figure.update_yaxes(visible=False, range=[-0.06, 1.06])
 
 
-def _axis(values: Sequence[Any]) -> tuple[Any, list[tuple[float, str]]]:
+def _axis(values: Sequence[Any]) -> tuple[Callable[[Any], float], Marks]:
     """value → height in [0, 1], and the marks of the axis; numbers to scale, all else evenly in order."""
-    import math
-
     if all(is_number(value) for value in values) and min(values) < max(values):
-        low, high = min(values), max(values)
-        log = low > 0 and high / low >= 100
-        scale = math.log if log else float
-        at = lambda value: (scale(value) - scale(low)) / (scale(high) - scale(low))  # noqa: E731
-        distinct = sorted(set(values))
-        between = [low * (high / low) ** (step / 4) if log else low + (high - low) * step / 4 for step in range(5)]
-        return at, [(at(mark), f"{mark:.3g}") for mark in (distinct if len(distinct) <= 6 else between)]
+        return _scale(values)
     names = sorted({shown(value) for value in values})
     step = 1 / max(1, len(names) - 1)
     heights = {name: step * index if len(names) > 1 else 0.5 for index, name in enumerate(names)}
     return (lambda value: heights[shown(value)]), [(height, name) for name, height in heights.items()]
+
+
+def _scale(values: Sequence[Any]) -> tuple[Callable[[Any], float], Marks]:
+    """Logarithmic where the values span two orders of magnitude; marked at the values themselves if they are few."""
+    low, high = float(min(values)), float(max(values))
+    log = low > 0 and high / low >= 100
+
+    def height(value: Any) -> float:
+        return math.log(value / low) / math.log(high / low) if log else (float(value) - low) / (high - low)
+
+    distinct = sorted(set(values))
+    between = [low * (high / low) ** (step / 4) if log else low + (high - low) * step / 4 for step in range(5)]
+    return height, [(height(mark), f"{mark:.3g}") for mark in (distinct if len(distinct) <= 6 else between)]
 
 
 def learning_curves(comparison: Comparison) -> Any | None:

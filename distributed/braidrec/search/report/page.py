@@ -11,7 +11,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e9ee; --dim: #a0acb8; --paper: #14191f; --card: #1d242c;
   --line: #38434e; --grid: #2d3742; --good: #6fd39b; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 68rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; }
 p, li { max-width: 48rem; } .dim, figcaption { color: var(--dim); font-size: .88rem; }
@@ -19,8 +19,8 @@ p, li { max-width: 48rem; } .dim, figcaption { color: var(--dim); font-size: .88
 .told p { margin: .3rem 0; } .absent { color: var(--dim); font-style: italic; }
 nav { font-size: .9rem; margin: .6rem 0; } nav a { margin-right: .9rem; } a { color: #3a7bd5; }
 figure { margin: .8rem 0; } .plot { width: 100%; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; width: 100%; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; width: 100%; }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { color: var(--dim); font-weight: 600; } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
 td.n { white-space: nowrap; }
 tr.real td { color: var(--good); font-weight: 600; }
@@ -34,6 +34,7 @@ pre { background: var(--card); padding: .7rem 1rem; overflow-x: auto; font-size:
   figure, tr, .told { break-inside: avoid; } .modebar { display: none; }
   h2 { break-after: avoid; } .wide { overflow: visible; }
   table { font-size: 8.5pt; } pre { break-inside: auto; }
+  details::details-content { content-visibility: visible; block-size: auto; }
 }
 """
 

@@ -131,7 +131,7 @@ def _tests(comparison: Comparison) -> str:
     marked = [index for index, pair in enumerate(comparison.pairs) if pair.verdict == "real"]
     said = paragraph(
         f"Test {comparison.metric}, user by user, each user's value being the mean over the seeds: two-sided Wilcoxon "
-        f"signed-rank and paired t tests, both after Holm's correction over all {len(rows)} pairs. A difference is "
+        f"signed-rank and paired t tests, both after Holm's correction over all pairs ({len(rows)}). A difference is "
         f"called real if both corrected p are below {1 - comparison.confidence:.2g} and it exceeds the spread between "
         "seeds, √(s₁² + s₂²). d is Cohen's d_z, rank r the matched-pairs rank-biserial correlation."
     )
