@@ -37,11 +37,13 @@ def main() -> None:
         _train(data, work, arguments.workers, arguments.epochs + 2)  # never gets to the last one
         return
     players = {name: Player(workers, data.path, str(work), arguments.epochs) for name, workers in SIDES.items()}
-    for player in players.values():
-        player.first_epoch()
-    pairs = [{name: player.epoch() for name, player in players.items()} for _ in range(arguments.epochs)]
-    for player in players.values():
-        player.end()
+    try:
+        for player in players.values():
+            player.first_epoch()
+        pairs = [{name: player.epoch() for name, player in players.items()} for _ in range(arguments.epochs)]
+    finally:
+        for player in players.values():
+            player.end()
     ratios = [pair["ray"] / pair["local"] for pair in pairs]
     print_json(
         {
@@ -64,6 +66,7 @@ class Player:
         self._command = [sys.executable, __file__, "--data", data, "--work", work, "--epochs", str(epochs)]
         self._command += ["--workers", str(workers)]
         self._log = Path(work) / f"ray_overhead_{workers}.log"
+        self._process: subprocess.Popen[str] | None = None
         self.start_seconds = 0.0
 
     def first_epoch(self) -> None:
@@ -81,19 +84,21 @@ class Player:
     def epoch(self) -> float:
         """Seconds of the next one."""
         self._signal(signal.SIGCONT)
-        assert self._process.stdin is not None
+        assert self._process is not None and self._process.stdin is not None
         print("go", file=self._process.stdin, flush=True)
         seconds: float = self._told()["seconds"]
         self._signal(signal.SIGSTOP)
         return seconds
 
     def end(self) -> None:
+        if self._process is None or self._process.poll() is not None:
+            return
         self._signal(signal.SIGCONT)
         self._process.terminate()
         self._process.wait()
 
     def _told(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
+        assert self._process is not None and self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("{"):
                 told: dict[str, Any] = json.loads(line)
@@ -101,6 +106,7 @@ class Player:
         sys.exit(f"{' '.join(self._command)} ended with status {self._process.wait()}: {self._log}")
 
     def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
         tree = psutil.Process(self._process.pid)
         for process in [tree, *tree.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):

@@ -273,14 +273,18 @@ def _reason(failure: Exception, max_failures: int) -> str:
 
     When a worker dies, the others fail too, for they cannot reach it any more.
     """
-    from ray.exceptions import RayActorError
+    from ray.exceptions import OutOfMemoryError, RayActorError
     from ray.train import WorkerGroupError
 
+    if isinstance(failure, OutOfMemoryError):
+        return _OUT_OF_MEMORY
     if not isinstance(failure, WorkerGroupError):
         return _last_line(str(failure))
     errors = failure.worker_failures
     # Ray wraps the death of a process in an error of its own, which has no public name.
     causes = {rank: getattr(error, "health_check_failure", error) for rank, error in errors.items()}
+    if any(isinstance(cause, OutOfMemoryError) for cause in causes.values()):
+        return _OUT_OF_MEMORY
     dead = sorted(rank for rank, cause in causes.items() if isinstance(cause, RayActorError))
     if not dead:
         return "; ".join(sorted({_last_line(str(error)) for error in errors.values()}))
@@ -288,6 +292,12 @@ def _reason(failure: Exception, max_failures: int) -> str:
         f"the process of worker {', '.join(map(str, dead))} died (killed, perhaps for want of memory, or crashed) and "
         f"workers.max_failures={max_failures} is used up; --resume continues from the last checkpoint"
     )
+
+
+_OUT_OF_MEMORY = (
+    "Ray ended a worker because its node's memory was full: use a smaller training.batch_size or model.dim, fewer "
+    "workers a node, or end what else runs there; --resume continues from the last checkpoint"
+)
 
 
 def _last_line(text: str) -> str:
