@@ -13,6 +13,7 @@ from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from braidrec.config.compare import CompareConfig
+from braidrec.config.extract import ExtractConfig
 from braidrec.config.prepare import PrepareConfig
 from braidrec.config.run import RunConfig
 from braidrec.config.runs import EvaluateConfig, RecommendConfig
@@ -74,6 +75,7 @@ def render() -> str:
         (RunConfig, "jobs/train.py", "A training run"),
         (SweepConfig, "jobs/sweep.py", "A sweep"),
         (PrepareConfig, "jobs/prepare.py", "A preparation"),
+        (ExtractConfig, "jobs/extract.py", "An extraction of features from raw media"),
         (EvaluateConfig, "jobs/evaluate.py", "An evaluation of a finished run"),
         (RecommendConfig, "jobs/recommend.py", "Recommendations of a finished run"),
         (CompareConfig, "jobs/compare.py", "A comparison of tracked runs"),

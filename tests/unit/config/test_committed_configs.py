@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from braidrec.config.extract import ExtractConfig
 from braidrec.config.load import load_config
 from braidrec.config.prepare import PrepareConfig
 from braidrec.config.run import RunConfig
@@ -14,7 +15,8 @@ CONFIGS = Path(__file__).parents[3] / "configs"
 FILES = sorted(CONFIGS.rglob("*.y*ml"))
 DATASETS = [file for file in FILES if file.is_relative_to(CONFIGS / "datasets")]
 SWEEPS = [file for file in FILES if file.is_relative_to(CONFIGS / "sweeps")]
-RUNS = [file for file in FILES if file not in DATASETS + SWEEPS]
+EXTRACTIONS = [file for file in FILES if file.is_relative_to(CONFIGS / "extract")]
+RUNS = [file for file in FILES if file not in DATASETS + SWEEPS + EXTRACTIONS]
 
 
 def named(file: Path) -> str:
@@ -40,6 +42,14 @@ def test_runs_load(file: Path) -> None:
     assert config.data.path == "datasets/mine"
     for override in overrides_in_comments(file):
         load_config(RunConfig, [file], ["data.path=datasets/mine", override])
+
+
+@pytest.mark.parametrize("file", EXTRACTIONS, ids=named)
+def test_extractions_load(file: Path) -> None:
+    config = load_config(ExtractConfig, [file])
+    assert file.stem.startswith(config.data.removeprefix("datasets/").partition("_")[0])
+    for override in overrides_in_comments(file):
+        load_config(ExtractConfig, [file], [override])
 
 
 @pytest.mark.parametrize("file", DATASETS, ids=named)

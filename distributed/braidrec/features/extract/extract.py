@@ -1,0 +1,214 @@
+"""Raw media of a data set's items → `features/<modality>/` (docs/extraction.md)."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from braidrec.config.base import ConfigError
+from braidrec.config.extract import ExtractConfig
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.stages import ray_session
+from braidrec.errors import RunError
+from braidrec.features.extract.assemble import (
+    Assembly,
+    home_of,
+    publish,
+    token_of,
+    write_ledger,
+    write_rejects,
+    write_vectors,
+)
+from braidrec.features.extract.encoders import build_encoder
+from braidrec.features.extract.encoders.contract import Encoder, FittedEncoder
+from braidrec.features.extract.fit import STATE_FILE, fit
+from braidrec.features.extract.ledger import Ledger, next_generation, read_ledger, work_name
+from braidrec.features.extract.manifest import Manifest, Plan, open_manifest, plan_rows
+from braidrec.features.extract.pipeline import Work, encode_all, plan_reference
+from braidrec.features.extract.progress import ExtractionProgress
+from braidrec.features.extract.provenance import key_of, provenance, source_facts
+from braidrec.features.extract.quality import Quality, look_at
+
+NOUNS = {"text": "texts", "image": "images", "audio": "sounds", "video": "videos"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractResult:
+    """What an extraction made.
+
+    Attributes:
+        path: the dataset folder.
+        modality: its name.
+        num_items: items of the data set.
+        num_vectors: items that have a vector now.
+        dim: numbers of a vector.
+        encoded: vectors that this run computed; 0: everything was there already.
+        kept: vectors that were there already.
+        rejects: what stands in the rejects table, by reason.
+        unknown_rows: rows of the manifest about items that the data set does not have.
+        seconds: that encoding took, with reading and writing, without the start of Ray.
+        home: where ledger, rejects and sheet are.
+        quality: what the look at the features found; None: not asked for.
+    """
+
+    path: str
+    modality: str
+    num_items: int
+    num_vectors: int
+    dim: int
+    encoded: int
+    kept: int
+    rejects: Mapping[str, int]
+    unknown_rows: int
+    seconds: float
+    home: str
+    quality: Quality | None
+
+
+def extract(config: ExtractConfig, *, console: Console | None = None) -> ExtractResult:
+    """Extract one modality. What an earlier run with the same encoder and settings did is not done again.
+
+    Args:
+        console: where progress is told; None: standard output.
+    Raises:
+        ConfigError: an encoder that cannot be had, or does not fit the media.
+        DatasetError: no data set, or a manifest that cannot be used.
+        RunError: more broken media than `max_failed` allows, or an encoder that fails. What was done stays.
+    """
+    folder = DatasetFolder.open(config.data)
+    encoder = build_encoder(config.encoder, config.limits)
+    manifest = open_manifest(config, folder)
+    if manifest.form == "text" and encoder.medium != "text":
+        raise ConfigError(
+            f"encoder.kind={config.encoder.kind} reads {NOUNS[encoder.medium]}, the source gives texts; choose a text "
+            "encoder, or name a column of addresses in source.uri"
+        )
+    # Ray starts its workers at niceness 15, and whatever else runs on a machine takes the cores from the encoder.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with ray_session():
+        return _Extraction(config, folder, encoder, manifest, console or Console()).run()
+
+
+class _Extraction:
+    """The steps, one method each."""
+
+    def __init__(
+        self, config: ExtractConfig, folder: DatasetFolder, encoder: Encoder, manifest: Manifest, console: Console
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.encoder = encoder
+        self.manifest = manifest
+        self.console = console
+        self.home = home_of(folder, config.modality)
+
+    def run(self) -> ExtractResult:
+        plan = plan_rows(self.manifest, self.folder)
+        work = Work(
+            manifest=self.manifest, limits=self.config.limits, encoder=self.encoder, places=plan_reference(plan),
+            current=None, output=self.home, generation=0, dtype=self.config.dtype,
+        )  # fmt: skip
+        facts = provenance(self.config, self.encoder, None)
+        if isinstance(self.encoder, FittedEncoder):
+            with self.console.status("fitting the encoder to items of the train split"):
+                fitted_on = fit(self.encoder, work, plan, self.config, self.folder, self.home, facts)
+            facts = {**facts, "fitted_on": fitted_on}
+        key = key_of(facts)
+        progress = self._encode(work, plan, key)
+        ledger = self._ledger(key).only(plan.wanted())
+        assembly = Assembly(
+            folder=self.folder, modality=self.config.modality, ledger=ledger, key=key, facts=facts,
+            dtype=self.config.dtype, token=token_of(key, ledger),
+        )  # fmt: skip
+        return self._finish(assembly, plan, progress)
+
+    def _published(self) -> Mapping[str, Any]:
+        described = self.folder.description.modalities.get(self.config.modality)
+        return {} if described is None else described.provenance
+
+    def _ledger(self, key: str) -> Ledger:
+        return read_ledger(self.home, key, self._published().get("key"))
+
+    def _encode(self, work: Work, plan: Plan, key: str) -> ExtractionProgress:
+        import ray
+
+        before = self._ledger(key)
+        work = replace(
+            work, encoder=self.encoder, current=ray.put(before.current()), output=self.home.child(work_name(key)),
+            generation=next_generation(before.files),
+        )  # fmt: skip
+        total = len(plan.wanted())
+        allowed = int(self.config.max_failed * total)
+        with ExtractionProgress(total, NOUNS[self.encoder.medium], self.console) as progress:
+            for answer in encode_all(work, self.config):
+                progress.add(answer)
+                if progress.num_failed > allowed:
+                    break
+        if progress.num_failed > allowed:
+            raise self._too_many(progress, total, key, plan)
+        return progress
+
+    def _too_many(self, progress: ExtractionProgress, total: int, key: str, plan: Plan) -> RunError:
+        ledger = self._ledger(key).only(plan.wanted())
+        write_rejects(self.folder, self.config.modality, ledger, plan.duplicates, np.zeros(0, np.int32))
+        lines = "".join(f"\n  {count:>7,}  {reason}" for reason, count in ledger.failed().items())
+        return RunError(
+            f"{progress.num_failed:,} of {total:,} {progress.what} are broken, max_failed={self.config.max_failed} "
+            f"allows {int(self.config.max_failed * total):,}; by reason, so far:{lines}\nEach of them: "
+            f"{self.home.uri}/rejects.parquet. Mend the media, or --set max_failed=…; what is done stays: start again"
+        )
+
+    def _finish(self, assembly: Assembly, plan: Plan, progress: ExtractionProgress) -> ExtractResult:
+        published = self._published()
+        files: dict[str, Any] = {}
+        missing = np.setdiff1d(np.arange(self.folder.num_items, dtype=np.int32), plan.wanted()).astype(np.int32)
+        rejected, rejects = write_rejects(self.folder, assembly.modality, assembly.ledger, plan.duplicates, missing)
+        unchanged = published.get("token") == assembly.token and published.get("key") == assembly.key
+        if unchanged:
+            described = self.folder.description
+            dim = described.modalities[assembly.modality].dim
+            quality = None
+        else:
+            vectors, dim = write_vectors(assembly)
+            files = {**vectors, **rejected, **write_ledger(assembly)}
+            if isinstance(self.encoder, FittedEncoder):
+                files[f"extracted/{assembly.modality}/{STATE_FILE}"] = self._state_entry()
+            described = publish(assembly, files, dim, self._provenance(assembly, progress, plan, rejects))
+            quality = self._quality()
+        good = described.modalities[assembly.modality].num_vectors
+        return ExtractResult(
+            path=self.folder.path, modality=assembly.modality, num_items=self.folder.num_items, num_vectors=good,
+            dim=dim,
+            encoded=progress.encoded, kept=progress.kept, rejects=rejects, unknown_rows=plan.unknown,
+            seconds=progress.seconds, home=self.home.uri, quality=quality,
+        )  # fmt: skip
+
+    def _provenance(
+        self, assembly: Assembly, progress: ExtractionProgress, plan: Plan, rejects: Mapping[str, int]
+    ) -> dict[str, Any]:
+        good = int(sum(1 for reason in assembly.ledger.table.column("reason").to_pylist() if reason is None))
+        return {
+            **assembly.facts,
+            "source": source_facts(self.config),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "counts": {"vectors": good, "rejects": dict(rejects), "rows of unknown items": plan.unknown},
+            "key": assembly.key,
+            "token": assembly.token,
+        }
+
+    def _state_entry(self) -> Any:
+        from braidrec.data.description import FileEntry
+
+        location = self.home.child(STATE_FILE)
+        return FileEntry(bytes=location.size(), sha256=location.sha256())
+
+    def _quality(self) -> Quality | None:
+        if not self.config.quality.enabled:
+            return None
+        with self.console.status("looking at the features"):
+            folder = DatasetFolder.open(self.folder.path)
+            return look_at(folder, self.config.modality, self.config.quality, self.manifest)

@@ -1,0 +1,107 @@
+"""What has been computed already: by item, the hash of its medium and how it went.
+
+A finished extraction leaves its ledger in `extracted/<modality>/ledger.parquet`; one that is under way writes parts
+with the vectors beside it, in `extracted/<modality>/work-<key>/`. The key identifies the encoder and its settings, so
+that a part made with other settings is never taken for a current one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from braidrec.data.storage import Location, read_parquet
+
+HASH_BYTES = 16
+LEDGER_SCHEMA = pa.schema(
+    [("item", pa.int32()), ("source", pa.binary(HASH_BYTES)), ("reason", pa.string()), ("error", pa.string())]
+)
+LEDGER_COLUMNS = LEDGER_SCHEMA.names
+FINISHED = -1
+"""In the place of a part's number: the item's vector is in `features/<modality>/`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """One row an item, ascending.
+
+    Attributes:
+        table: `LEDGER_SCHEMA`; `source` is null where the medium could not be read, `reason` where there is a vector.
+        part: `[rows]` which of `files` holds the item's row, or FINISHED.
+        files: parts under way.
+    """
+
+    table: Any
+    part: NDArray[np.int32]
+    files: tuple[str, ...]
+
+    @property
+    def items(self) -> NDArray[np.int32]:
+        found: NDArray[np.int32] = self.table.column("item").to_numpy()
+        return found
+
+    def only(self, items: NDArray[np.int32]) -> "Ledger":
+        """The rows of some items."""
+        mask = np.isin(self.items, items)
+        return Ledger(table=self.table.filter(pa.array(mask)), part=self.part[mask], files=self.files)
+
+    def failed(self) -> Mapping[str, int]:
+        """Rejected items by reason."""
+        counts = self.table.column("reason").drop_null().value_counts()
+        return {row["values"].as_py(): row["counts"].as_py() for row in counts}
+
+    def current(self) -> "Current":
+        """What need not be computed again. A medium that could not be read is tried anew."""
+        known = self.table.column("source").is_valid().to_numpy()
+        hashes = self.table.column("source").filter(pa.array(known)).to_pylist()
+        rejected = self.table.column("reason").is_valid().to_numpy()[known]
+        joined = np.frombuffer(b"".join(hashes), f"V{HASH_BYTES}")
+        return Current(items=self.items[known], hashes=joined, rejected=rejected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Current:
+    """Hashes of media that are done, for tasks to look up."""
+
+    items: NDArray[np.int32]
+    hashes: NDArray[np.void]
+    rejected: NDArray[np.bool_]
+
+    def status(self, item: int, source: bytes) -> str | None:
+        """ "kept" or "kept reject" if the medium has not changed, else None."""
+        place = int(np.searchsorted(self.items, item))
+        if place == len(self.items) or self.items[place] != item or self.hashes[place].tobytes() != source:
+            return None
+        return "kept reject" if self.rejected[place] else "kept"
+
+
+def read_ledger(home: Location, key: str, finished_key: str | None) -> Ledger:
+    """The finished ledger, if it was made with this key, and over it the parts under way, the later the stronger."""
+    tables, parts = [LEDGER_SCHEMA.empty_table()], [np.zeros(0, np.int32)]
+    if finished_key == key and home.child("ledger.parquet").is_file():
+        tables.append(read_parquet(home.child("ledger.parquet"), LEDGER_COLUMNS))
+        parts.append(np.full(tables[-1].num_rows, FINISHED, np.int32))
+    work = home.child(work_name(key))
+    files = tuple(name for name in work.files() if name.endswith(".parquet"))
+    for number, name in enumerate(files):
+        tables.append(read_parquet(work.child(name), LEDGER_COLUMNS))
+        parts.append(np.full(tables[-1].num_rows, number, np.int32))
+    table = pa.concat_tables([each.cast(LEDGER_SCHEMA) for each in tables])
+    part = np.concatenate(parts)
+    items = table.column("item").to_numpy()
+    # the last of each item: the first when read backwards
+    _, backwards = np.unique(items[::-1], return_index=True)
+    rows = len(items) - 1 - backwards
+    return Ledger(table=table.take(pa.array(rows)).combine_chunks(), part=part[rows], files=files)
+
+
+def work_name(key: str) -> str:
+    return f"work-{key[:16]}"
+
+
+def next_generation(files: tuple[str, ...]) -> int:
+    """Parts of a later start sort after all earlier ones."""
+    return 1 + max((int(name.partition("-")[0]) for name in files), default=0)

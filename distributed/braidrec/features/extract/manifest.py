@@ -1,0 +1,225 @@
+"""Which medium belongs to which item: a manifest's files, joined to the items of a data set by id."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from braidrec.config.extract import DatasetSourceConfig, ExtractConfig, TextFieldsConfig
+from braidrec.data.errors import DatasetError
+from braidrec.data.folder import DatasetFolder
+from braidrec.data.readers import TableFile, read_rows, require_columns, table_files
+from braidrec.data.storage import Location
+
+Form = Literal["uri", "bytes", "text"]
+
+BYTES_AT_ONCE = 64
+"""Rows of a Parquet file with media inside that are read together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Files with a row an item, and how a row says what the item's medium is."""
+
+    files: tuple[TableFile, ...]
+    id_column: str
+    by_index: bool
+    """`id_column` holds the data set's own item indices."""
+    form: Form
+    columns: tuple[str, ...]
+    text: TextFieldsConfig
+    base: Location | None = None
+    """Where relative addresses start."""
+
+    def batches(self, number: int, size: int) -> Iterator[tuple[int, Any]]:
+        """Number of the first row, and a table of some rows of a file: its id column and `columns`."""
+        file = self.files[number]
+        wanted = list(dict.fromkeys([self.id_column, *self.columns]))
+        if file.format == "parquet" and self.form == "bytes":
+            yield from _parquet_batches(file, wanted, size=min(size, BYTES_AT_ONCE))
+            return
+        for rows in read_rows(file, wanted):
+            for start in range(0, rows.table.num_rows, size):
+                yield int(rows.numbers[start]), rows.table.slice(start, size)
+
+    def values(self, table: Any) -> tuple[Any, Any]:
+        """What is to be read of each row (large strings or large binary; null: nothing), and why not."""
+        if self.form == "bytes":
+            value = table.column(self.columns[0]).cast(pa.large_binary())
+            return value, _reasons(pc.is_null(value), "no medium")
+        if self.form == "uri":
+            value = pc.utf8_trim_whitespace(table.column(self.columns[0]).cast(pa.large_string()))
+            value = pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.large_string()), value)
+            return value, _reasons(pc.is_null(value), "no medium")
+        return self._joined(table)
+
+    def _joined(self, table: Any) -> tuple[Any, Any]:
+        nothing = pa.scalar(None, pa.large_string())
+        parts, missing = [], nothing
+        for name in self.columns:
+            text = pc.utf8_trim_whitespace(_as_text(table.column(name)))
+            text = pc.if_else(pc.equal(pc.fill_null(text, ""), ""), nothing, text)
+            if name in self.text.required:
+                missing = pc.if_else(pc.is_null(text), pa.scalar(f"empty field {name}", pa.large_string()), missing)
+            if self.text.fill is not None:
+                text = pc.fill_null(text, self.text.fill)
+            prefix = pa.scalar(self.text.prefixes.get(name, ""), pa.large_string())
+            parts.append(pc.binary_join_element_wise(prefix, text, pa.scalar("", pa.large_string())))
+        separator = pa.scalar(self.text.separator, pa.large_string())
+        joined = pc.binary_join_element_wise(*parts, separator, null_handling="skip")
+        reasons = pa.nulls(table.num_rows, pa.large_string()) if isinstance(missing, pa.Scalar) else missing
+        blank = pc.equal(pc.utf8_trim_whitespace(joined), "")
+        reasons = pc.if_else(pc.and_(blank, pc.is_null(reasons)), pa.scalar("empty text", pa.large_string()), reasons)
+        return pc.if_else(pc.is_null(reasons), joined, nothing), reasons
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The rows that count."""
+
+    items: tuple[NDArray[np.int32], ...]
+    """By file: each row's item, −1 where the row does not count."""
+    duplicates: tuple[tuple[int, str], ...]
+    """Items with further rows, and which these are."""
+    unknown: int
+    """Rows of items that the data set does not have."""
+
+    def wanted(self) -> NDArray[np.int32]:
+        """All items that have a row, ascending."""
+        found: NDArray[np.int32] = np.sort(np.concatenate([rows[rows >= 0] for rows in self.items]))
+        return found
+
+
+def open_manifest(config: ExtractConfig, folder: DatasetFolder) -> Manifest:
+    """The manifest that a configuration names; headers are looked at, no rows.
+
+    Raises:
+        DatasetError: no such file, column or media.
+    """
+    source = config.source
+    if isinstance(source, DatasetSourceConfig):
+        return _own_manifest(source, config, folder)
+    form, columns = next(
+        (form, columns) for form, columns in _given(source.uri, source.bytes, source.text) if columns is not None
+    )
+    files = table_files(source.paths, source.format)
+    for file in files:
+        require_columns(file, [source.id_column, *columns])
+    base = None
+    if form == "uri":
+        base = Location.of(source.folder) if source.folder is not None else _folder_of(files[0].location)
+    return Manifest(
+        files=tuple(files), id_column=source.id_column, by_index=False, form=form, columns=columns, text=config.text,
+        base=base,
+    )  # fmt: skip
+
+
+def plan_rows(manifest: Manifest, folder: DatasetFolder) -> Plan:
+    """Join the rows to the items: one pass over the id columns, 4 bytes a row.
+
+    Of several rows of an item the first counts.
+
+    Raises:
+        DatasetError: a row without an id, or no row of an item of the data set.
+    """
+    ids = None if manifest.by_index else folder.item_ids().cast(pa.large_string())
+    seen = np.zeros(folder.num_items, np.bool_)
+    places, duplicates, unknown, example = [], [], 0, None
+    for file in manifest.files:
+        stretches = [np.zeros(0, np.int32)]
+        for rows in read_rows(file, [manifest.id_column]):
+            column = rows.table.column(manifest.id_column)
+            items = _items(column, ids, folder.num_items, file, rows.numbers)
+            if example is None and (items < 0).any():
+                example = str(column[int(np.argmax(items < 0))].as_py())
+            unknown += int((items < 0).sum())
+            first = np.zeros(len(items), np.bool_)
+            first[np.unique(items, return_index=True)[1]] = True
+            again = (items >= 0) & (~first | seen[items])
+            duplicates += [(int(items[row]), file.row_name(int(rows.numbers[row]))) for row in np.flatnonzero(again)]
+            items[again] = -1
+            seen[items[items >= 0]] = True
+            stretches.append(items)
+        places.append(np.concatenate(stretches))
+    if not seen.any():
+        known = "" if ids is None else f" (such as {ids[0].as_py()!r})"
+        raise DatasetError(
+            f"{manifest.files[0].location.uri}: none of its rows (such as {manifest.id_column}={example!r}) is about "
+            f"an item of the data set{known}; both must use the same ids: look at source.id_column"
+        )
+    return Plan(items=tuple(places), duplicates=tuple(duplicates), unknown=unknown)
+
+
+def _given(uri: str | None, content: str | None, text: tuple[str, ...]) -> Iterator[tuple[Form, Any]]:
+    yield "uri", (uri,) if uri is not None else None
+    yield "bytes", (content,) if content is not None else None
+    yield "text", text or None
+
+
+def _own_manifest(source: DatasetSourceConfig, config: ExtractConfig, folder: DatasetFolder) -> Manifest:
+    if source.text:
+        (file,) = table_files([folder.location.child("items.parquet").uri])
+        require_columns(file, source.text)
+        return Manifest(
+            files=(file,), id_column="item", by_index=True, form="text", columns=source.text, text=config.text
+        )
+    name = source.media or config.modality
+    media = folder.description.media
+    if name not in media:
+        raise DatasetError(
+            f"{folder.path}: no media {name!r}; it has {sorted(media)}. Name one in source.media, columns of "
+            "items.parquet in source.text, or a table with --set source.kind=manifest"
+        )
+    (file,) = table_files([folder.location.child(f"media/{name}.parquet").uri])
+    column = media[name].column
+    return Manifest(
+        files=(file,), id_column="item", by_index=True, form=column, columns=(column,), text=config.text,
+        base=folder.location,
+    )  # fmt: skip
+
+
+def _items(column: Any, ids: Any, num_items: int, file: TableFile, numbers: Any) -> NDArray[np.int32]:
+    if column.null_count:
+        row = int(np.argmax(pc.is_null(column).to_numpy(zero_copy_only=False)))
+        raise DatasetError(f"{file.row_name(int(numbers[row]))}: no item id; mend or remove the row")
+    if ids is None:
+        own: NDArray[np.int32] = column.to_numpy().astype(np.int32)
+        return np.where((own >= 0) & (own < num_items), own, np.int32(-1))
+    found = pc.index_in(_as_text(column), value_set=ids)
+    items: NDArray[np.int32] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int32)
+    return items
+
+
+def _as_text(column: Any) -> Any:
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks)
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
+    return column.cast(pa.large_string())
+
+
+def _reasons(which: Any, reason: str) -> Any:
+    return pc.if_else(which, pa.scalar(reason, pa.large_string()), pa.scalar(None, pa.large_string()))
+
+
+def _parquet_batches(file: TableFile, wanted: list[str], size: int) -> Iterator[tuple[int, Any]]:
+    first = 0
+    try:
+        with file.location.filesystem.open_input_file(file.location.path) as source:
+            for batch in pq.ParquetFile(source).iter_batches(batch_size=size, columns=wanted):
+                yield first, pa.Table.from_batches([batch])
+                first += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{file.location.uri}: not readable as Parquet ({error}); copy it again") from None
+
+
+def _folder_of(location: Location) -> Location:
+    return Location(
+        uri=location.uri.rpartition("/")[0], filesystem=location.filesystem, path=location.path.rpartition("/")[0]
+    )

@@ -1,0 +1,325 @@
+"""The extraction as Ray Data runs it: read rows → load and prepare → encode in actors → write parts.
+
+Nothing but counts comes back to the driver. How much decoded media waits for the encoder is bounded, so that memory
+does not grow with the number of items.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from braidrec.config.extract import ExtractConfig, LimitsConfig
+from braidrec.data.errors import DatasetError
+from braidrec.data.storage import Location
+from braidrec.data.writer import write_table
+from braidrec.errors import RunError
+from braidrec.features.extract.columns import MEDIA_FIELDS, STATE_SCHEMA, media_columns, media_of, vector_column
+from braidrec.features.extract.encoders.contract import Encoder, Prepared
+from braidrec.features.extract.ledger import HASH_BYTES, Current
+from braidrec.features.extract.manifest import Manifest, Plan
+from braidrec.features.extract.media import MediaError, checked_size, read_medium
+
+ROWS_READ = 1024
+ROWS_LOADED = {"text": 512, "image": 32, "audio": 16, "video": 2}
+"""Items that one task prepares: enough to be worth a task, few enough for all cores to have one."""
+CALLS_OF_BATCHES = {"text": 8, "image": 1, "audio": 1, "video": 1}
+"""Batches that an actor is given at once. Texts are sorted by length among them, which saves the padding."""
+LOADING_TASK = 0.75
+"""CPUs of a task that prepares media. Not as many as an actor claims, or Ray would make one of the two."""
+SMALL_TASK = 0.25
+"""CPUs that a task which mostly waits for a disk is counted as."""
+PART_FIELDS = [*STATE_SCHEMA.names, "vector"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the tasks of one extraction know; big things by reference."""
+
+    manifest: Manifest
+    limits: LimitsConfig
+    encoder: Encoder
+    places: Any
+    """Reference to `Plan.items`."""
+    current: Any
+    """Reference to what is done already, `ledger.Current`; None: load everything."""
+    output: Location
+    generation: int
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How some rows went."""
+
+    encoded: int
+    kept: int
+    failed: dict[str, int]
+    kept_failed: int
+    """Of the rejected, those that an earlier start had rejected."""
+
+    @property
+    def rows(self) -> int:
+        return self.encoded + self.kept + sum(self.failed.values())
+
+
+def encode_all(work: Work, config: ExtractConfig) -> Iterator[Answer]:
+    """Encode whatever is not done; one answer a part, as they come.
+
+    Raises:
+        DatasetError: a manifest that cannot be read.
+        RunError: an encoder that cannot be loaded or run.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    medium, workers = work.encoder.medium, config.workers
+    gpus = _gpus(config)
+    share = _actor_cpus(ray.cluster_resources().get("CPU", 1), workers.num)
+    threads = workers.threads or max(1, (os.cpu_count() or 1) // workers.num)
+    dataset = _loaded(work).map_batches(
+        EncodingActor,
+        fn_constructor_kwargs={"work": [ray.put(work)], "use_gpu": bool(gpus), "threads": threads},
+        batch_size=work.encoder.batch * CALLS_OF_BATCHES[medium],
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=workers.num),
+        num_cpus=share,
+        num_gpus=gpus,
+    )
+    dataset = dataset.map_batches(
+        _WritePart(work), batch_size=config.rows_per_part, batch_format="pyarrow", num_cpus=SMALL_TASK
+    )
+    for batch in _run(dataset, config.memory_mb):
+        for row in batch.to_pylist():
+            yield Answer(**{**row, "failed": json.loads(row["failed"])})
+
+
+def load_some(work: Work, config: ExtractConfig) -> Iterator[tuple[int, bytes, Prepared]]:
+    """Item, hash and prepared medium of the work's items, in no particular order; rejected ones are left out."""
+    for batch in _run(_loaded(work), config.memory_mb):
+        good = batch.filter(pc.is_null(batch.column("status")))
+        pairs = zip(good.column("item").to_pylist(), good.column("source").to_pylist(), media_of(good), strict=True)
+        for item, source, prepared in pairs:
+            yield item, source, np.array(prepared) if isinstance(prepared, np.ndarray) else prepared
+
+
+def _loaded(work: Work) -> Any:
+    import ray.data
+
+    files = [{"file": number} for number in range(len(work.manifest.files))]
+    dataset = ray.data.from_items(files, override_num_blocks=len(files))
+    return (
+        dataset.map_batches(_ReadRows(work), batch_size=1, batch_format="pyarrow", num_cpus=SMALL_TASK)
+        # Without it, one task would load all that comes out of one file.
+        .repartition(target_num_rows_per_block=ROWS_LOADED[work.encoder.medium])
+        .map_batches(_Load(work), batch_size=None, batch_format="pyarrow", num_cpus=LOADING_TASK)
+    )
+
+
+def _run(dataset: Any, memory_mb: int) -> Iterator[Any]:
+    from ray.data import ExecutionResources
+    from ray.exceptions import RayError
+
+    options = dataset.context.execution_options
+    options.resource_limits = ExecutionResources.for_limits(object_store_memory=memory_mb << 20)
+    options.preserve_order = False
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except (RayError, DatasetError) as error:
+        raise _reason(error) from None
+
+
+def _reason(error: BaseException) -> Exception:
+    """What a task or actor raised, without Ray's traceback."""
+    seen: BaseException | None = error
+    while seen is not None:
+        cause = getattr(seen, "cause", None)
+        for candidate in (seen, cause):
+            if isinstance(candidate, DatasetError):
+                return DatasetError(str(cause or candidate))
+        if isinstance(cause, BaseException):
+            return RunError(f"{type(cause).__name__}: {str(cause).splitlines()[0] if str(cause) else ''}")
+        seen = seen.__cause__ or seen.__context__
+    return RunError(str(error).strip().splitlines()[-1])
+
+
+def _gpus(config: ExtractConfig) -> int:
+    import ray
+
+    available = int(ray.cluster_resources().get("GPU", 0))
+    wanted = config.workers.num
+    if config.workers.device == "cpu" or (config.workers.device == "auto" and not available):
+        return 0
+    if available < wanted:
+        raise RunError(f"workers.num={wanted} encoders want a GPU each, Ray has {available}; lower it, or device=cpu")
+    return 1
+
+
+def _actor_cpus(cpus: float, num_actors: int) -> float:
+    """At most one, and few enough together that tasks which load media always find a CPU."""
+    return float(np.floor(min(1.0, max(0.1, (cpus - 1 - 2 * SMALL_TASK) / num_actors)) * 100) / 100)
+
+
+class _ReadRows:
+    """Rows of a manifest: item, what to read, and why not."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def __call__(self, batch: Any) -> Iterator[Any]:
+        import ray
+
+        number = batch.column("file")[0].as_py()
+        places = ray.get(self.work.places)[number]
+        for first, table in self.work.manifest.batches(number, ROWS_READ):
+            items = places[first : first + table.num_rows]
+            value, reason = self.work.manifest.values(table)
+            rows = pa.table({"item": pa.array(items), "value": value, "reason": reason})
+            yield rows.filter(pa.array(items >= 0))
+
+
+class _Load:
+    """Content, hash and prepared medium of each row that is not done already."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def __call__(self, table: Any) -> Any:
+        import ray
+
+        current = None if self.work.current is None else ray.get(self.work.current)
+        found = [self._one(*row, current) for row in self._rows(table)]
+        sources, statuses, errors, prepared = zip(*found, strict=True) if found else ((), (), (), ())
+        state = [
+            table.column("item").cast(pa.int32()),
+            pa.array(sources, pa.binary(HASH_BYTES)),
+            pa.array(statuses, pa.string()),
+            pa.array(errors, pa.string()),
+        ]
+        return pa.table({**dict(zip(STATE_SCHEMA.names, state, strict=True)), **media_columns(prepared)})
+
+    def _rows(self, table: Any) -> Iterator[tuple[int, Any, str | None]]:
+        columns = (table.column(name).to_pylist() for name in ("item", "value", "reason"))
+        return zip(*columns, strict=True)
+
+    def _one(
+        self, item: int, value: bytes | str | None, reason: str | None, current: Current | None
+    ) -> tuple[bytes | None, str | None, str | None, Prepared | None]:
+        """Hash, status, error and prepared medium of one row."""
+        if reason is not None or value is None:
+            return None, reason, "the manifest has nothing for this item", None
+        source: bytes | None = None
+        try:
+            content = self._content(value)
+            source = _hash(content)
+            status = None if current is None else current.status(item, source)
+            return source, status, None, self.work.encoder.prepare(content) if status is None else None
+        except MediaError as refused:
+            return source, refused.reason, str(refused), None
+        except Exception as failure:  # decoders raise anything on damaged files
+            return source, "unreadable", f"{type(failure).__name__}: {failure}", None
+
+    def _content(self, value: bytes | str) -> bytes | str:
+        if self.work.manifest.form == "uri":
+            return read_medium(str(value), self.work.manifest.base, self.work.limits.max_bytes)
+        return checked_size(value, self.work.limits.max_bytes) if isinstance(value, bytes) else value
+
+
+def _hash(content: bytes | str) -> bytes:
+    return hashlib.blake2b(content.encode() if isinstance(content, str) else content, digest_size=HASH_BYTES).digest()
+
+
+class EncodingActor:
+    """Holds the encoder and turns prepared media into vectors."""
+
+    def __init__(self, work: list[Any], use_gpu: bool, threads: int) -> None:
+        import ray
+        import torch
+
+        self.work: Work = ray.get(work[0])
+        self.device = torch.device("cuda" if use_gpu else "cpu")
+        self.loaded = False
+        torch.set_num_threads(threads)
+
+    def __call__(self, table: Any) -> Any:
+        rows = np.flatnonzero(table.column("status").is_null().to_numpy())
+        vectors: list[Any] = [None] * table.num_rows
+        statuses, errors = (table.column(name).to_pylist() for name in ("status", "error"))
+        if len(rows):
+            if not self.loaded:  # a second run, for which nothing is left, loads nothing
+                self.work.encoder.load(self.device)
+                self.loaded = True
+            found = self._encode(media_of(table.select([name for name, _ in MEDIA_FIELDS]).take(pa.array(rows))))
+            for row, (vector, reason, error) in zip(rows, found, strict=True):
+                vectors[row], statuses[row], errors[row] = vector, reason, error
+        return pa.table(
+            {
+                "item": table.column("item"),
+                "source": table.column("source"),
+                "status": pa.array(statuses, pa.string()),
+                "error": pa.array(errors, pa.string()),
+                "vector": vector_column(vectors),
+            }
+        )
+
+    def _encode(self, media: Sequence[Prepared]) -> list[tuple[Any, str | None, str | None]]:
+        try:
+            vectors = self.work.encoder.encode(media)
+        except Exception as error:  # libraries raise anything; one bad item must not take its neighbours along
+            if len(media) == 1:
+                return [(None, "encoder failed", f"{type(error).__name__}: {str(error)[:200]}")]
+            return [found for medium in media for found in self._encode([medium])]
+        return [self._checked(vector) for vector in vectors]
+
+    def _checked(self, vector: Any) -> tuple[Any, str | None, str | None]:
+        with np.errstate(over="ignore"):
+            stored = vector.astype(self.work.dtype).astype(np.float32)
+        if not np.isfinite(stored).all():
+            return None, "not finite", f"the encoder gave NaN or infinity as {self.work.dtype}"
+        if not stored.any():
+            return None, "empty vector", "the encoder knows nothing in this item (a vector of zeros)"
+        return stored, None, None
+
+
+class _WritePart:
+    """Write down what is new, a file a call, and answer with counts."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+
+    def __call__(self, table: Any) -> Any:
+        status = table.column("status")
+        kept = pc.fill_null(pc.starts_with(status, "kept"), False)
+        kept_failed = int(pc.sum(pc.fill_null(pc.equal(status, "kept reject"), False)).as_py() or 0)
+        new = table.filter(pc.invert(kept))
+        if new.num_rows:
+            name = f"{self.work.generation:05d}-{secrets.token_hex(8)}.parquet"
+            write_table(
+                self.work.output.child(name), new.rename_columns(["item", "source", "reason", "error", "vector"])
+            )
+        counts = new.column("status").drop_null().value_counts()
+        failed = {row["values"].as_py(): row["counts"].as_py() for row in counts}
+        if kept_failed:
+            failed["rejected before"] = kept_failed
+        encoded = new.num_rows - new.column("status").drop_null().length()
+        answer = {
+            "encoded": [encoded],
+            "kept": [table.num_rows - new.num_rows - kept_failed],
+            "failed": [json.dumps(failed)],
+            "kept_failed": [kept_failed],
+        }
+        return pa.table(answer)
+
+
+def plan_reference(plan: Plan) -> Any:
+    """`Plan.items` where every task can map it."""
+    import ray
+
+    return ray.put(list(plan.items))
