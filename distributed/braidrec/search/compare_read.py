@@ -14,7 +14,7 @@ from braidrec.config.model import SystemConfig
 from braidrec.config.shape import tags_of
 from braidrec.data.errors import DatasetError
 from braidrec.data.storage import Location
-from braidrec.search.compare_result import Cost, Figure, Trial
+from braidrec.search.compare_result import Cost, Figure, Trial, slice_metric
 from braidrec.search.compare_runs import label_of, short_names, state_of
 from braidrec.tracking.reader import RunReader, TrackedRun, best_of
 
@@ -74,10 +74,10 @@ class RunFacts:
     def slices(self, run: TrackedRun) -> dict[str, dict[str, float]]:
         """{slice: {group: value}} on test; empty where the run has none."""
         result = self._reader.json(run, "result.json") or {}
-        found = {
-            name: {group: float(values[self._metric]) for group, values in groups.items() if self._metric in values}
-            for name, groups in result.get("slices", {}).items()
-        }
+        found = {}
+        for name, groups in result.get("slices", {}).items():
+            metric = slice_metric(name, self._metric)
+            found[name] = {group: float(values[metric]) for group, values in groups.items() if metric in values}
         return {name: groups for name, groups in found.items() if groups}
 
     def without(self, run: TrackedRun) -> dict[tuple[str, float], float]:

@@ -11,6 +11,13 @@ from braidrec.search.importance import Importance, TrialScore
 Verdict = Literal["real", "within the seeds", "chance", "tests disagree", "one seed", "equal"]
 
 
+def slice_metric(name: str, metric: str) -> str:
+    """What a slice shows: of groups of users the compared metric; of groups of items recall at the same k, which is
+    all that they have, for other metrics are no sums over items."""
+    _, separator, k = metric.partition("@")
+    return f"recall@{k}" if name.startswith("item_") and separator else metric
+
+
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """A value over the seeds."""
@@ -74,7 +81,7 @@ class Contender:
         test: the compared metric on test: the mean over the users, a value a seed.
         interval: bootstrap interval of the mean of `test` over the users.
         cost: mean over its runs.
-        slices: {slice: {group: figure}} of the compared metric on test, as far as logged.
+        slices: {slice: {group: figure}} on test, as far as logged; which metric `slice_metric` says.
         without: {(modality, share): figure}: test with that share of the items' vectors taken away.
     """
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from braidrec.search.compare_result import Comparison, Cost, Figure
+from braidrec.search.compare_result import Comparison, Cost, Figure, slice_metric
 from braidrec.search.compare_runs import short_names
 from braidrec.search.importance import Importance
 from braidrec.search.pareto import pareto_front
@@ -101,7 +101,7 @@ def slice_bars(comparison: Comparison, name: str) -> Any | None:
     ]  # fmt: skip
     figure = layout(PlotlyFigure(bars), 380, barmode="group")
     figure.update_xaxes(type="category")
-    figure.update_yaxes(title_text=f"test {comparison.metric}")
+    figure.update_yaxes(title_text=f"test {slice_metric(name, comparison.metric)}")
     return figure
 
 
