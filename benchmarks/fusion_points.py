@@ -94,7 +94,7 @@ def _page(name: str, found: dict[tuple[str, str, str], list[dict[str, Any]]], ar
         f"validation every {arguments.every}, stopped after {arguments.patience} without a gain. Test split, mean ± "
         "standard deviation over the seeds; seconds are of an epoch without validation, on a shared machine.",
         "",
-        "| Timing | Combination | Weighting | Recall@10 | Recall@20 | NDCG@10 | NDCG@20 | Valid R@20 | Seeds | s/epoch |",
+        "| Timing | Combination | Weighting | R@10 | R@20 | N@10 | N@20 | Validation R@20 | Seeds | s/epoch |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for point, runs in found.items():

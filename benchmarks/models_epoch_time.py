@@ -7,8 +7,8 @@ own; medians are compared. Research code (benchmarks/reference_systems.py) runs 
 allocator settings; `reference_tuned` gives it those too.
 
 With `--strands`: LightGCN on the ID and on one, two, … modalities of that data set, fused early and late. Seconds
-inside the propagation's kernel should not depend on their number where fusion is early, and at most be proportional to the
-number of strands where it is late. Projectors have a hidden layer, so that nothing is propagated ahead of training.
+inside the propagation's kernel should not depend on their number where fusion is early, and at most be proportional to
+the number of strands where it is late. Projectors have a hidden layer, so that nothing is propagated ahead.
 """
 
 import argparse

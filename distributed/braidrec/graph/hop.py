@@ -88,7 +88,7 @@ class Hop:
         Returns:
             `[num_dst, d]`; zeros for a destination without edges.
         """
-        if normalise == "symmetric":
+        if normalise == "symmetric" and not self.relation.weights_are_final:
             h = h * self.src_scale.to(h.dtype)
         total = self._sum(h, edge_weight)
         factor = self._factor(normalise)
@@ -113,10 +113,11 @@ class Hop:
         return weighted_sum_sources(self.structure, h, edge_weight, self.kernel)
 
     def _factor(self, normalise: Normalisation) -> Tensor | None:
-        if normalise == "symmetric":
-            return self.symmetric_factor
-        if normalise == "mean":
-            return self.symmetric_factor * self.dst_scale
+        if not self.relation.weights_are_final:  # they would be factors of 1
+            if normalise == "symmetric":
+                return self.symmetric_factor
+            if normalise == "mean":
+                return self.symmetric_factor * self.dst_scale
         return None if self.scale is None else self.scale.unsqueeze(-1)
 
     def _rows_of(self, values: Tensor, nodes: Tensor | None) -> Tensor:

@@ -12,7 +12,8 @@ class Sides:
 
     Attributes:
         users, items: indices on either side, from 0, in the order of the rows; None stands for all in order.
-        user_rows, item_rows: where these stand among the rows; None: all users stand first, then all items.
+        user_rows, item_rows: where these stand among the rows; None: the users stand first, then the items, as among
+            seeds, which are in increasing order.
         num_rows: of both.
     """
 
@@ -28,6 +29,10 @@ class Sides:
         if nodes is None:
             return cls(users=None, items=None, user_rows=None, item_rows=None, num_rows=num_users + num_items)
         is_user = nodes < num_users
+        found = int(is_user.sum())
+        if bool(is_user[:found].all()):
+            users, items = nodes[:found], nodes[found:] - num_users
+            return cls(users=users, items=items, user_rows=None, item_rows=None, num_rows=len(nodes))
         user_rows, item_rows = is_user.nonzero().squeeze(-1), (~is_user).nonzero().squeeze(-1)
         return cls(
             users=nodes[user_rows],
@@ -46,8 +51,12 @@ class Sides:
 
     def of_users(self, rows: Tensor, num_users: int) -> Tensor:
         """The users' values among `rows`."""
-        return rows[:num_users] if self.user_rows is None else rows.index_select(0, self.user_rows)
+        return rows[: self._first(num_users)] if self.user_rows is None else rows.index_select(0, self.user_rows)
 
     def of_items(self, rows: Tensor, num_users: int) -> Tensor:
         """The items' values among `rows`."""
-        return rows[num_users:] if self.item_rows is None else rows.index_select(0, self.item_rows)
+        return rows[self._first(num_users) :] if self.item_rows is None else rows.index_select(0, self.item_rows)
+
+    def _first(self, num_users: int) -> int:
+        """How many users stand first."""
+        return num_users if self.users is None else len(self.users)

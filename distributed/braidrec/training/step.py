@@ -168,8 +168,11 @@ class TrainStep:
         encoded = self.model.encode(inputs)
         vectors = batch.split(encoded.vectors.index_select(0, places))
         loss = (self.objective.rows(*vectors, batch) * batch.weight).sum()
-        occurrences = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places, batch.real_nodes())
-        sums = [loss, self.regulariser * half_squared_norm(encoded.ego, occurrences)]
+        shrinking = loss.new_zeros(())
+        if self.regulariser:
+            occurrences = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places, batch.real_nodes())
+            shrinking = self.regulariser * half_squared_norm(encoded.ego, occurrences)
+        sums = [loss, shrinking]
         weights = [batch.weight.sum(), batch.real.sum()]
         if self.model.term_names:
             terms = self._terms(encoded, inputs, batch, places, at)
