@@ -48,11 +48,7 @@ class Pieces:
         self.raw, self.work, self.threads, self.only_stored = raw, work, threads, only_stored
         self.name = Path(raw).resolve().name
         self.file = work / f"{table}_{self.name}.jsonl"
-        lines = self.file.read_text().splitlines() if self.file.is_file() else []
-        self.found: dict[str, dict[str, Any]] = {}
-        for line in lines:
-            stored = json.loads(line)
-            self.found[_key(stored["of"])] = stored["result"]
+        self.found = self._stored()
 
     def result(self, training: Training) -> dict[str, Any] | None:
         """The training's result, after training if there is none; None: none is stored, and none is to be made."""
@@ -67,9 +63,13 @@ class Pieces:
             process.join()
             if process.exitcode:
                 sys.exit(f"{json.dumps(of)}: failed; its message is above. What was finished is in {self.file}")
-            last = json.loads(self.file.read_text().splitlines()[-1])
-            self.found[_key(last["of"])] = last["result"]
+            self.found = self._stored()  # with what others that work on the same table finished meanwhile
         return self.found.get(key)
+
+    def _stored(self) -> dict[str, dict[str, Any]]:
+        lines = self.file.read_text().splitlines() if self.file.is_file() else []
+        stored = [json.loads(line) for line in lines]
+        return {_key(one["of"]): one["result"] for one in stored}
 
     def _write(self, of: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
         result = make()
