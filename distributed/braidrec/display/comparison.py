@@ -5,6 +5,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from braidrec.search.compare_result import Comparison, Figure
+from braidrec.search.compare_words import described
 
 
 def print_comparison(comparison: Comparison, most_pairs: int, console: Console | None = None) -> None:
@@ -41,7 +42,7 @@ def _candidates(comparison: Comparison) -> Table:
     for number, each in enumerate(comparison.contenders, start=1):
         low, high = each.interval
         figures = _figure(each.validation), _figure(each.test), f"{low:.4f}\n– {high:.4f}"
-        table.add_row(str(number), escape(each.label), str(len(each.seeds)), *figures)
+        table.add_row(str(number), escape(described(each)), str(len(each.seeds)), *figures)
     return table
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from braidrec.evaluation.significance import PairStatistics
 from braidrec.search.compare_result import Contender, Pair, Verdict
+from braidrec.search.compare_runs import short_names, shown
 
 
 def verdict_of(found: PairStatistics, spread: float | None, level: float) -> Verdict:
@@ -56,7 +57,7 @@ def conclusions(contenders: Sequence[Contender], pairs: Sequence[Pair], metric: 
     winner = contenders[0]
     spread = "" if winner.test.spread is None else f" ± {winner.test.spread:.4f} over {len(winner.seeds)} seeds"
     told = [
-        f"{winner.label} is best on validation ({monitor} {winner.validation.mean:.4f}) and has {metric} "
+        f"{described(winner)} is best on validation ({monitor} {winner.validation.mean:.4f}) and has {metric} "
         f"{winner.test.mean:.4f}{spread} on test."
     ]
     own = [pair for pair in pairs if winner.label in (pair.better, pair.worse)]
@@ -76,6 +77,13 @@ def conclusions(contenders: Sequence[Contender], pairs: Sequence[Pair], metric: 
     if single and len(contenders) > 1:
         told.append(f"{single} of {len(contenders)} candidates have one seed: no difference of theirs counts as real.")
     return told
+
+
+def described(contender: Contender) -> str:
+    """Its label, with its settings where the label is only a number."""
+    names = short_names(contender.settings)
+    settings = " ".join(f"{names[key]}={shown(value)}" for key, value in contender.settings.items())
+    return contender.label if not settings or settings == contender.label else f"{contender.label} ({settings})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -153,6 +153,7 @@ def test_a_sweep(store: Store) -> None:
     assert [trial.state for trial in found.trials] == ["finished", "finished", "failed", "stopped_early"]
     assert found.trials[3].settings == {"model.fusion.timing": "late", "objective.rate": 0.01}
     assert found.trials[2].reason == "diverged"
+    assert found.conclusions[0].startswith("trial 2 (timing=late) is best on validation (recall@20 0.5000)")
     assert (found.title, found.winner_yaml) == ("fusion", "seed: 3\n")
     assert read(store).contenders == found.contenders  # the experiment holds nothing else
 
