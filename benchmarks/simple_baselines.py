@@ -121,18 +121,12 @@ def _by_users(data: Any, k: int, shrinkage: float) -> Any:
 
 
 def _by_content(tables: dict[str, Any], k: int) -> Any:
-    import numpy as np
     import torch
 
     from braidrec.graph.knn import content_neighbours
+    from braidrec.training.untrained import side_by_side
 
-    parts, present = [], np.zeros(next(iter(tables.values())).num_rows, dtype=bool)
-    for table in tables.values():
-        values = np.asarray(table.values, dtype=np.float32)
-        length = np.linalg.norm(values, axis=1, keepdims=True)
-        parts.append(np.divide(values, length, out=np.zeros_like(values), where=length > 0))
-        present |= np.asarray(table.present) & (length[:, 0] > 0)
-    return content_neighbours(np.concatenate(parts, axis=1), present, k, device=torch.device("cpu"))
+    return content_neighbours(*side_by_side(tables), k, device=torch.device("cpu"))
 
 
 def _tables(data: Any, work: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from braidrec.config.systems.mmgcn import MMGCNConfig
 from braidrec.config.systems.slmrec import SLMRecConfig
 from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
+from braidrec.config.untrained import UntrainedConfig
 
 UserMissingKind = Literal["token", "zeros", "mean", "neighbours", "propagation"]
 Readout = Literal["mean", "sum", "last", "concat"]
@@ -236,7 +237,8 @@ Encoder = Annotated[
     | NGCFConfig
     | GraphSAGEConfig
     | GATConfig
-    | SystemConfig,
+    | SystemConfig
+    | UntrainedConfig,
     Field(discriminator="kind"),
 ]
 

@@ -1,5 +1,8 @@
 """Recommendation by neighbourhoods of items, without training."""
 
+from copy import copy
+from typing import Any
+
 import numpy as np
 import scipy.sparse
 import torch
@@ -41,10 +44,13 @@ class ItemNeighbourRanker:
         self._similarity = scipy.sparse.csr_matrix(
             (similarity[:, :k][found].astype(np.float32), (indices[:, :k][found], items)), shape=(size, size)
         )
-        ones = np.ones(len(histories.items), dtype=np.float32)
-        self._histories = scipy.sparse.csr_matrix(
-            (ones, histories.items, histories.indptr), shape=(len(histories.indptr) - 1, size)
-        )
+        self._histories = _matrix(histories)
+
+    def with_histories(self, histories: UserItems) -> "ItemNeighbourRanker":
+        """The same neighbours for other users."""
+        other = copy(self)
+        other._histories = _matrix(histories)
+        return other
 
     @property
     def num_users(self) -> int:
@@ -57,3 +63,9 @@ class ItemNeighbourRanker:
     def score(self, users: Tensor) -> Tensor:
         """float32 `[len(users), num_items]`, on the CPU."""
         return torch.from_numpy((self._histories[users.cpu().numpy()] @ self._similarity).toarray())
+
+
+def _matrix(histories: UserItems) -> Any:
+    ones = np.ones(len(histories.items), dtype=np.float32)
+    shape = (len(histories.indptr) - 1, histories.num_items)
+    return scipy.sparse.csr_matrix((ones, histories.items, histories.indptr), shape=shape)

@@ -13,11 +13,12 @@ from braidrec.config.load import ConfigError
 from braidrec.config.run import RatingMSEConfig, RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
-from braidrec.evaluation.ranker import VectorRanker
+from braidrec.evaluation.ranker import Ranker
 from braidrec.evaluation.scoring import encode_exactly, vector_ranker
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph
 from braidrec.graph.relation import Relation
+from braidrec.objectives.contract import RowLoss
 from braidrec.places import absolute_place
 from braidrec.runs.hidden import hidden_items
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
@@ -25,6 +26,7 @@ from braidrec.training.context import SingleProcess
 from braidrec.training.model_factory import Surrounding, build_model
 from braidrec.training.objective_factory import build_objective
 from braidrec.training.run_folder import RunFolder
+from braidrec.training.untrained import is_untrained, ranker_from, ranker_tensors
 from braidrec.training.world import World, open_world
 
 
@@ -48,7 +50,7 @@ class FinishedRun:
     data: DatasetFolder
     interactions: Relation
     present: Mapping[str, NDArray[np.bool_]]
-    ranker: VectorRanker
+    ranker: Ranker
     best_epoch: int
     ranks_by_cosine: bool
 
@@ -92,7 +94,6 @@ def open_run(
     world = open_world(config, data, context, hidden)
     store = CheckpointStore(folder.checkpoints, warn=lambda message: None)
     tensors, _ = store.load(result["best_epoch"])
-    vectors = _vectors(config, tensors, world)
     objective = build_objective(config, data, world.interactions)
     return FinishedRun(
         folder=folder,
@@ -100,12 +101,7 @@ def open_run(
         data=data,
         interactions=world.interactions,
         present=world.present,
-        ranker=vector_ranker(
-            vectors,
-            data.num_users,
-            objective.score_offset,
-            cosine=objective.ranks_by_cosine,
-        ),
+        ranker=_ranker(config, tensors, world, objective, anew=hidden is not None),
         best_epoch=result["best_epoch"],
         ranks_by_cosine=objective.ranks_by_cosine,
     )
@@ -116,6 +112,20 @@ def _find(run: str, storage: str) -> RunFolder:
     if as_path.location.child("config.yaml").is_file():
         return as_path
     return RunFolder.existing(absolute_place(storage), run)
+
+
+def _ranker(
+    config: RunConfig, tensors: dict[str, torch.Tensor], world: World, objective: RowLoss, *, anew: bool
+) -> Ranker:
+    """
+    Args:
+        anew: the features are not those of the run, so neighbours by content are others too.
+    """
+    if is_untrained(config):
+        made = ranker_tensors(config, world, torch.device("cpu")) if anew else tensors
+        return ranker_from(config, world.folder, made)
+    vectors = _vectors(config, tensors, world)
+    return vector_ranker(vectors, world.num_users, objective.score_offset, cosine=objective.ranks_by_cosine)
 
 
 def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> torch.Tensor:

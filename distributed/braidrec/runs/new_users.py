@@ -13,7 +13,8 @@ from torch.nn.functional import embedding_bag, normalize
 from braidrec.config.load import ConfigError
 from braidrec.data.readers import read_rows, table_files
 from braidrec.evaluation.held_out import UserItems
-from braidrec.evaluation.ranker import VectorRanker
+from braidrec.evaluation.neighbour_ranker import ItemNeighbourRanker
+from braidrec.evaluation.ranker import Ranker, VectorRanker
 
 USER_ID, ITEM_ID = "user_id", "item_id"
 
@@ -64,8 +65,8 @@ def read_new_users(file: str, item_ids: Any) -> NewUsers:
     return NewUsers(ids=ids, items=pairs, unknown_items=unknown, without_items=all_users - len(ids))
 
 
-def new_user_ranker(ranker: VectorRanker, users: NewUsers, *, cosine: bool = False) -> VectorRanker:
-    """Scores for new users by the mean of their items' vectors.
+def new_user_ranker(ranker: Ranker, users: NewUsers, *, cosine: bool = False) -> Ranker:
+    """Scores for new users by the mean of their items' vectors, or by their items' neighbours if these are the model.
 
     `z_u = 1/|N(u)| · Σ_{i ∈ N(u)} z_i`, whatever the model, fused early or late: it needs nothing but final vectors. In
     LightGCN this is a user's last hop but for a factor, which changes no order. Columns in which all users, or all
@@ -76,6 +77,9 @@ def new_user_ranker(ranker: VectorRanker, users: NewUsers, *, cosine: bool = Fal
         ranker: of the trained model.
         cosine: the model ranks by cosine.
     """
+    if isinstance(ranker, ItemNeighbourRanker):
+        return ranker.with_histories(users.items)
+    assert isinstance(ranker, VectorRanker)
     every_item = ranker.item_vectors()
     every_user = ranker.user_vectors(torch.arange(ranker.num_users))
     start = torch.from_numpy(users.items.indptr[:-1]).to(ranker.device)

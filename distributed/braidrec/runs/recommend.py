@@ -20,7 +20,7 @@ from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.evaluation.full_ranking import Ranking, rank_tiles
 from braidrec.evaluation.held_out import UserItems
-from braidrec.evaluation.ranker import VectorRanker
+from braidrec.evaluation.ranker import Ranker, VectorRanker
 from braidrec.places import absolute_place
 from braidrec.runs.finished import FinishedRun, open_run
 from braidrec.runs.new_users import new_user_ranker, read_new_users
@@ -73,6 +73,11 @@ def recommend(
 def recommend_config(config: RecommendConfig, progress: Callable[[int, int], None]) -> RecommendResult:
     """The same from a validated configuration, as jobs/recommend.py calls it."""
     run = open_run(config.run, config.storage, config.data_path)
+    if config.vectors and not isinstance(run.ranker, VectorRanker):
+        raise ConfigError(
+            f"vectors=true: {run.folder.name} recommends by model.encoder.kind={run.config.model.encoder.kind}, which "
+            "has no vectors; set vectors=false"
+        )
     item_ids = run.data.item_ids()
     who = _new_users(config, run, item_ids) if config.new_users is not None else _known_users(config, run)
     candidates = None
@@ -110,7 +115,7 @@ class _Who:
 
     ids: Any
     wanted: NDArray[np.int64]
-    ranker: VectorRanker
+    ranker: Ranker
     mask: UserItems
     unknown_items: int = 0
     without_items: int = 0
@@ -171,6 +176,7 @@ def _as_table(tile: Ranking, user_ids: Any, item_ids: Any, schema: pa.Schema) ->
 def _write_vectors(folder: Location, run: FinishedRun, who: _Who, item_ids: Any) -> tuple[str, str]:
     """The score of a user and an item is the inner product of their vectors, plus `offset` of the file's metadata."""
     ranker = who.ranker
+    assert isinstance(ranker, VectorRanker), "checked before anything was ranked"
     matrices = {
         "user": (who.ids, ranker.user_vectors(torch.arange(ranker.num_users)).numpy()),
         "item": (item_ids, ranker.item_vectors().numpy()),

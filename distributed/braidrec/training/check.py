@@ -7,15 +7,19 @@ from braidrec.config.model import ItemGraphConfig, ModelConfig, SystemConfig
 from braidrec.config.run import (
     InBatchSoftmaxConfig,
     NegativesConfig,
+    ObjectiveConfig,
     OwnTermsConfig,
     PropagationConfig,
     RatingMSEConfig,
     RunConfig,
+    TrainingConfig,
 )
+from braidrec.config.untrained import ItemKNNCBFConfig, PopularityConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
 from braidrec.training.features import modalities_of
 from braidrec.training.relations import relations_of
+from braidrec.training.untrained import is_untrained
 
 
 def check_run(config: RunConfig, folder: DatasetFolder) -> None:
@@ -27,7 +31,10 @@ def check_run(config: RunConfig, folder: DatasetFolder) -> None:
     _check_cut_offs(config)
     _check_monitor(config, folder)
     _check_columns(config, folder)
-    _check_nothing_is_ignored(config)
+    if is_untrained(config):
+        _check_untrained(config)
+    else:
+        _check_nothing_is_ignored(config)
     check_model(config, folder)
     rows = folder.num_rows("train")
     if rows == 0:
@@ -75,6 +82,38 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
         )
     if not used and not model.fusion.use_id:
         raise ConfigError("model.fusion.use_id=false: without modalities there is nothing but the ID")
+
+
+def _check_untrained(config: RunConfig) -> None:
+    """Nothing is trained, so whatever says how to train has no effect."""
+    encoder, plain = config.model.encoder, ModelConfig()
+    looks = isinstance(encoder, ItemKNNCBFConfig)
+    if looks and not config.model.modalities.use:
+        raise ConfigError(
+            "model.encoder.kind=item_knn_cbf compares content: name modalities in model.modalities.use, or ['*']"
+        )
+    kept = {"use": (), "transform": plain.modalities.transform} if looks else {}
+    model = config.model.model_copy(
+        update={"encoder": plain.encoder, "modalities": config.model.modalities.model_copy(update=kept)}
+    )
+    changed = [f"model.{key}" for key in ModelConfig.model_fields if getattr(model, key) != getattr(plain, key)]
+    if config.objective != ObjectiveConfig():
+        changed.append("objective")
+    if config.training != TrainingConfig():
+        changed.append("training")
+    if changed:
+        raise ConfigError(
+            f"{changed[0]} has no effect: model.encoder.kind={encoder.kind} trains nothing; remove these keys"
+        )
+    if config.workers.num:
+        raise ConfigError(
+            f"workers.num={config.workers.num}: model.encoder.kind={encoder.kind} trains nothing, so there is nothing "
+            "to share; set workers.num=0"
+        )
+    if config.tracking.registered_model is not None and not isinstance(encoder, PopularityConfig):
+        raise ConfigError(
+            f"tracking.registered_model: model.encoder.kind={encoder.kind} has no vectors to register; remove it"
+        )
 
 
 def _check_system(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from braidrec.training.result import Example, LoopResult, TrainResult
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.signals import StopSignals
 from braidrec.training.tracked import Tracked
+from braidrec.training.untrained import is_untrained, run_untrained
 
 KILLED_FLUSH_SECONDS = 2.0
 
@@ -141,10 +143,13 @@ def _run(
         tracked.finish("FAILED", f"{type(error).__name__}: {error}")
         raise
     tracked.finish("FINISHED")
-    return result
+    return replace(result, mlflow_run_id=tracked.run_id)  # of a run that was shorter than MLflow's start
 
 
 def _loop(config: RunConfig, folder: DatasetFolder, run_folder: RunFolder, listener: Listener) -> LoopResult:
+    if is_untrained(config):
+        use_threads(config.workers.threads or len(os.sched_getaffinity(0)))
+        return run_untrained(config, folder, LocalWorker(_local_device(config), listener.handle), run_folder.location)
     if config.workers.num:
         from braidrec.training.ray_runner import run_on_ray
 

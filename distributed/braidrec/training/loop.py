@@ -12,11 +12,13 @@ from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
 from braidrec.data.delivery import Rows, ShardPlan
 from braidrec.data.description import Split
+from braidrec.data.folder import DatasetFolder
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.errors import CheckpointError, RunError
 from braidrec.evaluation.full_ranking import rank
-from braidrec.evaluation.ranker import VectorRanker
+from braidrec.evaluation.ranker import Ranker, VectorRanker
+from braidrec.graph.relation import Relation
 from braidrec.models.contract import Encoded
 from braidrec.training.build import Parts
 from braidrec.training.checkpoint import CheckpointStore, RunState, prefixed, with_prefix
@@ -207,7 +209,9 @@ class Loop:
         metrics = self._told(results, encoded)
         if "test" in results:
             results["test"].write_per_user(self.folder.child(f"per_user/test/part-{self.context.rank:05d}.parquet"))
-        example_user, example_items = self._example(ranker) if self.context.rank == 0 else (0, [])
+        example_user, example_items = 0, list[tuple[int, float]]()
+        if self.context.rank == 0:
+            example_user, example_items = example_of(ranker, self.parts.folder, self.parts.interactions)
         self.context.barrier()
         self.context.emit(Finished(best_epoch=self.state.best_epoch, epochs_run=self.state.epoch, metrics=metrics))
         return LoopResult(
@@ -218,14 +222,6 @@ class Loop:
             example_items=example_items,
             slices=results["test"].result.slices if "test" in results else {},
         )
-
-    def _example(self, ranker: VectorRanker) -> tuple[int, list[tuple[int, float]]]:
-        """Recommendations for the most active user, so that a person can look at some."""
-        user = int(np.diff(self.parts.interactions.indptr[: self.parts.num_users + 1]).argmax())
-        mask = pairs_of(self.parts.folder, ["train"])
-        best = rank(ranker, np.array([user]), mask=mask, k_max=EXAMPLE_ITEMS)
-        pairs = zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True)
-        return user, [(item, score) for item, score in pairs if item >= 0]
 
     def _num_parameters(self) -> int:
         assert isinstance(self.parts.model, nn.Module)
@@ -332,3 +328,11 @@ class Loop:
 
     def _warn(self, message: str) -> None:
         self.context.emit(Note(message=message, level="warning"))
+
+
+def example_of(ranker: Ranker, folder: DatasetFolder, interactions: Relation) -> tuple[int, list[tuple[int, float]]]:
+    """Recommendations for the most active user, so that a person can look at some."""
+    user = int(np.diff(interactions.indptr[: folder.num_users + 1]).argmax())
+    best = rank(ranker, np.array([user]), mask=pairs_of(folder, ["train"]), k_max=EXAMPLE_ITEMS)
+    pairs = zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True)
+    return user, [(item, score) for item, score in pairs if item >= 0]

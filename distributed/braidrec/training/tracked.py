@@ -10,6 +10,7 @@ import torch
 from braidrec.config.load import ConfigError, to_yaml
 from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
+from braidrec.evaluation.ranker import VectorRanker
 from braidrec.tracking.messages import Status
 from braidrec.tracking.naming import redact
 from braidrec.tracking.run import DatasetLineage, MlflowRun
@@ -109,6 +110,7 @@ class Tracked:
         from braidrec.tracking.model import save_recommender
 
         ranker = open_run(result.folder).ranker
+        assert isinstance(ranker, VectorRanker), "checked before the run started"
         target = _local_folder(self._folder) / "model"
         shutil.rmtree(target, ignore_errors=True)
         save_recommender(
