@@ -6,7 +6,7 @@
 LightGCN, BM3, FREEDOM, MGCN, SGL and SimGCL over four points each: validation Recall@20 of the first seed decides, and
 the chosen point is trained with all seeds. The other presets are trained once. Every finished training is a line of a
 file in --work and is not repeated, so that the work can be done in pieces; `--table docs/models_lfm2k.md` writes the
-table of what is there, trainings that are missing left out and named.
+table of what is there, and what is missing in it.
 
 The published lengths (1,000 epochs at most, 20 validations of patience) take days on two cores. `--epochs`,
 `--learning-rate` and the like cut them for all models alike; the table says so.
@@ -14,7 +14,6 @@ The published lengths (1,000 epochs at most, 20 validations of patience) take da
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def main() -> None:
     work = work_folder(arguments.work)
     pieces = Pieces(arguments.data, work, "models", threads=arguments.threads, only_stored=arguments.only_stored)
     shared = _shared(arguments)
-    found = {name: runs for name in arguments.models if (runs := _runs(pieces, name, shared, arguments.seeds))}
+    found = {name: runs for name in arguments.models if (runs := _runs(pieces, name, shared, arguments))}
     missing = [NAMES[name] for name in arguments.models if name not in found]
     text = _page(pieces.name, found, missing, arguments)
     if arguments.table:
@@ -86,6 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="raw MMRec folder or dataset folder")
     parser.add_argument("--models", nargs="+", default=list(NAMES), choices=list(NAMES), metavar="MODEL")
+    parser.add_argument("--points", type=int, choices=range(1, 5), default=4, help="how many are searched")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=1000, help="at most")
     parser.add_argument("--every", type=int, default=1, help="epochs between validations")
@@ -110,8 +110,8 @@ def _shared(arguments: argparse.Namespace) -> tuple[str, ...]:
     return tuple(shared)
 
 
-def _runs(pieces: Pieces, name: str, shared: tuple[str, ...], seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Results of the chosen setting, which each of them names as `settings`; []: not all of them are there."""
+def _runs(pieces: Pieces, name: str, shared: tuple[str, ...], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Results of the chosen setting, which each of them names as `settings`; []: none."""
     if name in WITHOUT_TRAINING:
         stored = pieces.piece({"without_training": name}, lambda: _untrained(pieces, name))
         return [stored] if stored else []
@@ -120,19 +120,20 @@ def _runs(pieces: Pieces, name: str, shared: tuple[str, ...], seeds: Sequence[in
         result = pieces.result(Training(preset=name, settings=settings, shared=shared, seed=seed))
         return None if result is None else {**result, "settings": readable(settings)}
 
-    first, *others = seeds
+    first, *others = arguments.seeds
     if name in PUBLISHED:
         run = trained((), first)
         return [run] if run else []
-    tried = {
-        (knob, regulariser): trained((knob, regulariser), first) for knob in KNOBS[name] for regulariser in REGULARISERS
-    }
+    points = [(knob, regulariser) for knob in KNOBS[name] for regulariser in REGULARISERS]
+    tried = {point: trained(point, first) for point in points[: arguments.points]}
     judged = {settings: run for settings, run in tried.items() if run is not None}
-    if len(judged) < len(tried):
+    if not judged:
         return []
     chosen = max(judged, key=lambda settings: judged[settings][WATCHED])
-    runs = [judged[chosen], *(trained(chosen, seed) for seed in others)]
-    return [run for run in runs if run is not None]
+    runs = [run for run in (judged[chosen], *(trained(chosen, seed) for seed in others)) if run is not None]
+    looked = "" if len(judged) == len(points) else f" ({len(judged)} of {len(points)} points)"
+    seeds = "" if len(runs) == len(arguments.seeds) else f" ({len(runs)} of {len(arguments.seeds)} seeds)"
+    return [{**run, "settings": run["settings"] + looked + seeds} for run in runs]
 
 
 def _untrained(pieces: Pieces, name: str) -> dict[str, Any]:
@@ -175,7 +176,8 @@ def _preamble(arguments: argparse.Namespace) -> str:
         f"`python benchmarks/models.py --data DATA/{Path(arguments.data).resolve().name} {options}`: full ranking, "
         "train items masked; all modalities of the data set. The six models with a setting were searched over four "
         f"points, by validation Recall@20 of one seed; the chosen point has {len(arguments.seeds)} seeds (mean ± "
-        "standard deviation). The others have their published settings and one seed. **At most "
+        "standard deviation), unless the table says that fewer are finished. The others have their published settings "
+        "and one seed. **At most "
         f"{arguments.epochs} epochs**, a validation every {arguments.every}, stopped after {arguments.patience} "
         f"without a gain, {rate}: where 1,000 epochs are published, slow learners are cut short. Seconds are of one "
         "epoch without validation, on a shared machine; memory is the process's peak, libraries (about 400 MiB) "
