@@ -12,7 +12,7 @@ VENV_PYTHON := .venv/bin/python
 PYTEST := $(VENV_PYTHON) -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-fast lint types docs clean environment environment-dev
+.PHONY: help quickstart posters test test-fast lint types docs clean environment environment-dev
 
 help: ## show this list
 	@echo 'make TARGET [PYTHON=python3.11 or python3.12]'
@@ -33,6 +33,9 @@ lint: environment-dev ## style and formatting
 
 types: environment-dev ## static types (mypy, strict)
 	$(VENV_PYTHON) -m mypy
+
+posters: environment-dev ## from posters and plots to recommendations, DATA=folder with ratings.csv, items.csv, posters/
+	$(VENV_PYTHON) benchmarks/posters.py --data $(DATA) --work datasets/posters
 
 docs: environment ## write docs/configuration.md anew from the configuration types
 	$(VENV_PYTHON) -m braidrec.config.reference

@@ -24,9 +24,11 @@ from braidrec.data.stages import Answer, fetch, share, shuffle_tasks
 from braidrec.data.storage import Location, read_parquet
 from braidrec.data.writer import vector_table, vectors_per_part, write_table
 from braidrec.errors import RunError
-from braidrec.features.extract.ledger import FINISHED, Ledger, work_name
+from braidrec.features.extract.ledger import FINISHED, Ledger, ledger_name, work_name
 from braidrec.features.extract.provenance import METADATA_KEY
 
+REJECTS_FILE, SHEET_FILE = "rejects.parquet", "sheet.html"
+REPORTS = (REJECTS_FILE, SHEET_FILE)
 PART_SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
 REJECTS_SCHEMA = pa.schema(
     [("item", pa.int32()), ("item_id", pa.string()), ("reason", pa.string()), ("error", pa.string())]
@@ -67,10 +69,11 @@ def home_of(folder: DatasetFolder, modality: str) -> Location:
 
 
 def token_of(key: str, ledger: Ledger) -> str:
-    """Eight digits over the encoder's key, the items and the hashes of their media."""
+    """Eight digits over the encoder's key, the items, the hashes of their media and why some were rejected."""
     digest = hashlib.sha256(key.encode() + ledger.items.tobytes())
-    for source in ledger.table.column("source").to_pylist():
-        digest.update(source or b"")
+    for name in ("source", "reason", "error"):
+        for value in ledger.table.column(name).to_pylist():
+            digest.update(b"-" if value is None else b"+" + (value if isinstance(value, bytes) else value.encode()))
     return digest.hexdigest()[:8]
 
 
@@ -107,15 +110,18 @@ def write_vectors(assembly: Assembly) -> tuple[dict[str, FileEntry], int]:
 
 
 def write_ledger(assembly: Assembly) -> dict[str, FileEntry]:
-    path = f"extracted/{assembly.modality}/ledger.parquet"
+    path = f"extracted/{assembly.modality}/{ledger_name(assembly.token)}"
     return {path: write_table(assembly.folder.location.child(path), assembly.ledger.table)}
 
 
 def write_rejects(
     folder: DatasetFolder, modality: str, ledger: Ledger, duplicates: tuple[tuple[int, str], ...],
     without: NDArray[np.int32],
-) -> tuple[dict[str, FileEntry], dict[str, int]]:  # fmt: skip
-    """`extracted/<modality>/rejects.parquet`: items without a vector and further rows of an item; counts by reason."""
+) -> dict[str, int]:  # fmt: skip
+    """`extracted/<modality>/rejects.parquet`: items without a vector and further rows of an item; counts by reason.
+
+    It is a report on the last run, not part of the data: `dataset.json` does not list it.
+    """
     rejected = ledger.table.filter(pc.is_valid(ledger.table.column("reason")))
     items = np.concatenate([rejected.column("item").to_numpy(), [item for item, _ in duplicates], without])
     nothing = len(without)
@@ -128,10 +134,10 @@ def write_rejects(
     ids = folder.item_ids().take(pa.array(items.astype(np.int64)))
     columns = {"item": pa.array(items.astype(np.int32)), "item_id": ids, "reason": reasons, "error": errors}
     table = pa.table(columns, schema=REJECTS_SCHEMA).sort_by([("item", "ascending"), ("reason", "ascending")])
-    path = f"extracted/{modality}/rejects.parquet"
     counts = {row["values"].as_py(): row["counts"].as_py() for row in table.column("reason").value_counts()}
     ordered = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-    return {path: write_table(folder.location.child(path), table)}, ordered
+    write_table(home_of(folder, modality).child(REJECTS_FILE), table)
+    return ordered
 
 
 def publish(
@@ -161,9 +167,9 @@ def publish(
     for path in description.files:
         if path.startswith(own) and path not in files:
             folder.location.child(path).remove()
-    for work in assembly.home.files():
-        if work.startswith("work-"):
-            assembly.home.child(work.partition("/")[0]).remove()
+    for name in assembly.home.files():
+        if f"extracted/{modality}/{name}" not in files and name not in REPORTS:
+            assembly.home.child(name.partition("/")[0]).remove()
     return changed
 
 

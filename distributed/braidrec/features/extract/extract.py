@@ -11,6 +11,7 @@ from rich.console import Console
 
 from braidrec.config.base import ConfigError
 from braidrec.config.extract import ExtractConfig
+from braidrec.data.description import FileEntry
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.stages import ray_session
 from braidrec.errors import RunError
@@ -25,7 +26,7 @@ from braidrec.features.extract.assemble import (
 )
 from braidrec.features.extract.encoders import build_encoder
 from braidrec.features.extract.encoders.contract import Encoder, FittedEncoder
-from braidrec.features.extract.fit import STATE_FILE, fit
+from braidrec.features.extract.fit import fit, state_name
 from braidrec.features.extract.ledger import Ledger, next_generation, read_ledger, work_name
 from braidrec.features.extract.manifest import Manifest, Plan, open_manifest, plan_rows
 from braidrec.features.extract.pipeline import Work, encode_all, plan_reference
@@ -89,6 +90,8 @@ def extract(config: ExtractConfig, *, console: Console | None = None) -> Extract
         )
     # Ray starts its workers at niceness 15, and whatever else runs on a machine takes the cores from the encoder.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Ray Data's own actors make Ray's C++ part print an error about their arguments, at every start.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with ray_session():
         return _Extraction(config, folder, encoder, manifest, console or Console()).run()
 
@@ -131,7 +134,7 @@ class _Extraction:
         return {} if described is None else described.provenance
 
     def _ledger(self, key: str) -> Ledger:
-        return read_ledger(self.home, key, self._published().get("key"))
+        return read_ledger(self.home, key, self._published())
 
     def _encode(self, work: Work, plan: Plan, key: str) -> ExtractionProgress:
         import ray
@@ -164,9 +167,9 @@ class _Extraction:
 
     def _finish(self, assembly: Assembly, plan: Plan, progress: ExtractionProgress) -> ExtractResult:
         published = self._published()
-        files: dict[str, Any] = {}
+        files: dict[str, FileEntry] = {}
         missing = np.setdiff1d(np.arange(self.folder.num_items, dtype=np.int32), plan.wanted()).astype(np.int32)
-        rejected, rejects = write_rejects(self.folder, assembly.modality, assembly.ledger, plan.duplicates, missing)
+        rejects = write_rejects(self.folder, assembly.modality, assembly.ledger, plan.duplicates, missing)
         unchanged = published.get("token") == assembly.token and published.get("key") == assembly.key
         if unchanged:
             described = self.folder.description
@@ -174,9 +177,10 @@ class _Extraction:
             quality = None
         else:
             vectors, dim = write_vectors(assembly)
-            files = {**vectors, **rejected, **write_ledger(assembly)}
+            files = {**vectors, **write_ledger(assembly)}
             if isinstance(self.encoder, FittedEncoder):
-                files[f"extracted/{assembly.modality}/{STATE_FILE}"] = self._state_entry()
+                name = state_name(assembly.key)
+                files[f"extracted/{assembly.modality}/{name}"] = self._entry(name)
             described = publish(assembly, files, dim, self._provenance(assembly, progress, plan, rejects))
             quality = self._quality()
         good = described.modalities[assembly.modality].num_vectors
@@ -200,10 +204,8 @@ class _Extraction:
             "token": assembly.token,
         }
 
-    def _state_entry(self) -> Any:
-        from braidrec.data.description import FileEntry
-
-        location = self.home.child(STATE_FILE)
+    def _entry(self, name: str) -> FileEntry:
+        location = self.home.child(name)
         return FileEntry(bytes=location.size(), sha256=location.sha256())
 
     def _quality(self) -> Quality | None:

@@ -20,8 +20,6 @@ from braidrec.features.extract.manifest import Plan
 from braidrec.features.extract.pipeline import Work, load_some, plan_reference
 from braidrec.features.extract.provenance import key_of
 
-STATE_FILE = "encoder.safetensors"
-
 
 def fit(
     encoder: FittedEncoder, work: Work, plan: Plan, config: ExtractConfig, folder: DatasetFolder, home: Location,
@@ -44,11 +42,12 @@ def fit(
     corpus_hash = _corpus_hash(found)
     fitted_on = {"split": "train", "items": len(found), "sha256": corpus_hash}
     wanted = key_of({**facts, "fitted_on": fitted_on})
-    state = read_state(home)
-    if state is None or state.info.get("key") != wanted:
+    file = home.child(state_name(wanted))
+    state = read_state(file)
+    if state is None:
         learnt = encoder.fit([medium for _, _, medium in found])
-        state = State(arrays=learnt.arrays, info={**learnt.info, "key": wanted})
-        write_state(home, state)
+        state = State(arrays=learnt.arrays, info=learnt.info)
+        write_state(file, state)
     encoder.use(state)
     return fitted_on
 
@@ -61,16 +60,20 @@ def train_sample(folder: DatasetFolder, plan: Plan, most: int, seed: int) -> NDA
     return train.astype(np.int32)
 
 
-def write_state(home: Location, state: State) -> None:
+def state_name(key: str) -> str:
+    """The key stands for settings and corpus, so that what was learnt otherwise is never taken for it."""
+    return f"encoder-{key[:16]}.safetensors"
+
+
+def write_state(file: Location, state: State) -> None:
     """Arrays as safetensors, plain data as its metadata."""
     arrays = {name: np.ascontiguousarray(value) for name, value in state.arrays.items()}
     info = {"info": json.dumps(dict(state.info), ensure_ascii=False)}
-    home.child(STATE_FILE).write_bytes(save_arrays(arrays, metadata=info))
+    file.write_bytes(save_arrays(arrays, metadata=info))
 
 
-def read_state(home: Location) -> State | None:
+def read_state(file: Location) -> State | None:
     """What `write_state` wrote, if anything."""
-    file = home.child(STATE_FILE)
     if not file.is_file():
         return None
     content = file.read_bytes()

@@ -1,6 +1,6 @@
 """What has been computed already: by item, the hash of its medium and how it went.
 
-A finished extraction leaves its ledger in `extracted/<modality>/ledger.parquet`; one that is under way writes parts
+A finished extraction leaves its ledger in `extracted/<modality>/ledger-<token>.parquet`; one under way writes parts
 with the vectors beside it, in `extracted/<modality>/work-<key>/`. The key identifies the encoder and its settings, so
 that a part made with other settings is never taken for a current one.
 """
@@ -78,11 +78,15 @@ class Current:
         return "kept reject" if self.rejected[place] else "kept"
 
 
-def read_ledger(home: Location, key: str, finished_key: str | None) -> Ledger:
-    """The finished ledger, if it was made with this key, and over it the parts under way, the later the stronger."""
+def read_ledger(home: Location, key: str, published: Mapping[str, Any]) -> Ledger:
+    """The finished ledger, if it was made with this key, and over it the parts under way, the later the stronger.
+
+    Args:
+        published: the modality's provenance in `dataset.json`; empty where there is none.
+    """
     tables, parts = [LEDGER_SCHEMA.empty_table()], [np.zeros(0, np.int32)]
-    if finished_key == key and home.child("ledger.parquet").is_file():
-        tables.append(read_parquet(home.child("ledger.parquet"), LEDGER_COLUMNS))
+    if published.get("key") == key:
+        tables.append(read_parquet(home.child(ledger_name(published["token"])), LEDGER_COLUMNS))
         parts.append(np.full(tables[-1].num_rows, FINISHED, np.int32))
     work = home.child(work_name(key))
     files = tuple(name for name in work.files() if name.endswith(".parquet"))
@@ -96,6 +100,10 @@ def read_ledger(home: Location, key: str, finished_key: str | None) -> Ledger:
     _, backwards = np.unique(items[::-1], return_index=True)
     rows = len(items) - 1 - backwards
     return Ledger(table=table.take(pa.array(rows)).combine_chunks(), part=part[rows], files=files)
+
+
+def ledger_name(token: str) -> str:
+    return f"ledger-{token}.parquet"
 
 
 def work_name(key: str) -> str:

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from braidrec.config.extract import LimitsConfig, QualityConfig
 from braidrec.data.folder import DatasetFolder
-from braidrec.features.extract.assemble import home_of
+from braidrec.features.extract.assemble import SHEET_FILE, home_of
 from braidrec.features.extract.manifest import Manifest
 from braidrec.features.extract.media import MediaError, read_medium
 from braidrec.features.extract.probe import Probe, content_probe
 from braidrec.features.extract.sheet import Card, render
 from braidrec.graph.knn import content_neighbours
 
-SHEET_FILE = "sheet.html"
 THUMBNAIL = 112
 ROWS_AT_ONCE = 1 << 14
 
