@@ -217,6 +217,20 @@ class UserGraphConfig(Strict):
     )
 
 
+class HypergraphConfig(Strict):
+    """A few hyperedges for each modality, to which items and users belong by degrees that are learned from features
+    (LGMRec, Guo et al., AAAI 2024); what comes back over them from the items' ID embeddings is added to all vectors."""
+
+    hyperedges: Positive = Field(default=4, description="Of each modality.")
+    layers: Annotated[int, Field(ge=1, le=4)] = Field(default=1, description="Times to the hyperedges and back.")
+    weight: PositiveFloat = Field(default=0.3, description="Length of the rows that are added.")
+    temperature: PositiveFloat = Field(default=0.2, description="τ; the lower, the closer to one hyperedge.")
+    noise: Literal["none", "logistic", "gumbel"] = Field(
+        default="gumbel", description="On the degrees while training; logistic: as published; gumbel: as programmed."
+    )
+    dropout: Rate = Field(default=0.0, description="Share of the degrees zeroed while training.")
+
+
 SystemConfig = (
     VBPRConfig
     | VBPRMMConfig
@@ -254,6 +268,7 @@ class ModelConfig(Strict):
     fusion: FusionConfig = FusionConfig()
     item_graph: ItemGraphConfig | None = Field(default=None, description="Null: none.")
     user_graph: UserGraphConfig | None = Field(default=None, description="Null: none.")
+    hypergraph: HypergraphConfig | None = Field(default=None, description="Null: none.")
     self_supervision: dict[str, TaskConfig] = Field(
         default_factory=dict, description="Further summands of the loss, by a name of your own, which metrics bear."
     )

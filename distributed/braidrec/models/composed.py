@@ -14,15 +14,17 @@ from braidrec.models.contract import Branch, Encoded, Inputs, LossTerm, StepCont
 from braidrec.models.encoders.contract import PLAIN, Encoder, PropagationView
 from braidrec.models.fusion.fusion import Fusion
 from braidrec.models.fusion.strands import parameter_name
+from braidrec.models.hypergraph import LearnedHypergraph
 from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.sides import Sides
 from braidrec.models.strands import ID, ItemStrands
 from braidrec.models.tasks.contract import Task
 from braidrec.models.user_features import UserFeatures
 
-MAIN, ITEM_GRAPH, USER_GRAPH = "main", "item_graph", "user_graph"
+MAIN, ITEM_GRAPH, USER_GRAPH, HYPERGRAPH = "main", "item_graph", "user_graph", "hypergraph"
 BESIDE = "beside"
-"""The output that holds what item and user graph add to the seeds' vectors; views of the propagation have it too."""
+"""The output that holds what graphs beside the user–item graph add to the seeds' vectors; views of the propagation have
+it too."""
 FUSED_ITEMS = "fused_items"
 """The output that holds the fused rows of all items in order, where the propagation began with all."""
 SHARED = "shared"
@@ -51,6 +53,7 @@ class ComposedRecommender(nn.Module):
         item_graph: hops on the relation `content`; 0: none.
         item_graph_on_id: what goes through the item graph: the ID embeddings, or the (early) fused rows.
         user_graph: hops on the relation `co_interaction`; 0: none.
+        hypergraph: learned, from the items' features, over which their ID embeddings reach items and users; None: none.
         trained_on: the relation that stands for `interactions` while training (a pruned view).
         tasks: self-supervised tasks by name; the names of the loss terms.
     """
@@ -70,6 +73,7 @@ class ComposedRecommender(nn.Module):
         item_graph: int = 0,
         item_graph_on_id: bool = True,
         user_graph: int = 0,
+        hypergraph: LearnedHypergraph | None = None,
         trained_on: str = INTERACTIONS,
         tasks: Mapping[str, Task] | None = None,
     ) -> None:
@@ -83,6 +87,7 @@ class ComposedRecommender(nn.Module):
         self.embedded = tuple(name for name in strands.names if name not in self.aggregated)
         self.user_std, self.user_features = user_std, user_features
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
+        self.hypergraph = hypergraph
         self.trained_on = trained_on
         self.ahead = PropagatedAhead({})
         self.task_names = tuple(tasks or {})
@@ -105,12 +110,13 @@ class ComposedRecommender(nn.Module):
         tables = self.strands.tables()
         if width:
             tables[USERS] = TableSpec(width=width, std=self.user_std, side="users")
-        if ID in self.strands.names or (self.item_graph and self.item_graph_on_id):
+        beside = (self.item_graph and self.item_graph_on_id) or self.hypergraph is not None
+        if ID in self.strands.names or beside:
             tables[ITEMS] = TableSpec(width=self.dim, std=self.strands.initial_std, side="items")
         return tables
 
     def branches(self) -> Mapping[str, Branch]:
-        """The user–item graph, the item graph, the user graph, and the views that tasks look at."""
+        """The user–item graph, those beside it, and the views that tasks look at."""
         layers = self._encoder.layers if self._on_graph else 0
         first = (INTERACTIONS,) if set(self.aggregated) & set(self._on_graph) else ()
         chain = first + (INTERACTIONS,) * layers
@@ -120,6 +126,9 @@ class ComposedRecommender(nn.Module):
             branches[ITEM_GRAPH] = Branch(chain=("content",) * self.item_graph)
         if self.user_graph:
             branches[USER_GRAPH] = Branch(chain=("co_interaction",) * self.user_graph)
+        if self.hypergraph is not None:
+            # What a user belongs to is a softmax of a sum over the items: no part of the sum may be left to chance.
+            branches[HYPERGRAPH] = Branch(chain=(INTERACTIONS,), every_neighbour=True)
         for task in self._all_tasks().values():
             for name, relations in task.views(self._encoder.layers).items():
                 branches[name] = Branch(chain=None, training=(relations[:1] if first else ()) + relations)
@@ -171,14 +180,15 @@ class ComposedRecommender(nn.Module):
         return self._early(inputs, neighbourhood, view) if self.early else self._late(inputs, neighbourhood, view)
 
     def _beside(self, inputs: Inputs, encoded: Encoded) -> Tensor | None:
-        """What item and user graph add."""
-        added = None
+        """What item graph, user graph and hypergraph add."""
+        added = []
         if self.item_graph:
-            added = self._on_item_graph(inputs, encoded)
+            added.append(self._on_item_graph(inputs, encoded))
         if self.user_graph:
-            of_users = self._on_user_graph(inputs)
-            added = of_users if added is None else added + of_users
-        return added
+            added.append(self._on_user_graph(inputs))
+        if self.hypergraph is not None:
+            added.append(self.hypergraph(inputs, inputs.neighbourhoods[HYPERGRAPH], inputs.table(ITEMS, None)))
+        return sum(added[1:], added[0]) if added else None
 
     def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
         """Those of the self-supervised tasks."""

@@ -50,10 +50,12 @@ class Branch:
     Attributes:
         chain: what evaluation propagates over; None for a view that only training looks at.
         training: the same while training, where it is another one (perturbed, pruned); None: as `chain`.
+        every_neighbour: its hops take all neighbours of a node also where those of others are sampled.
     """
 
     chain: tuple[str, ...] | None
     training: tuple[str, ...] | None = None
+    every_neighbour: bool = False
 
     def relations(self, *, training: bool) -> tuple[str, ...] | None:
         """The chain that is to be built; None: none."""

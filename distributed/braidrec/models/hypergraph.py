@@ -13,11 +13,16 @@ comes back from the hyperedges needs only the rows that are wanted, and further 
 with S = H_Iᵀ Z, the states that layer L gives to its rows are `(H_Iᵀ H_I)^{L−1} S`.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softmax
+from torch.nn.functional import normalize, softmax
+
+from braidrec.graph.hop import Neighbourhood
+from braidrec.models.contract import Inputs
+from braidrec.models.fusion.strands import parameter_name
 
 IncidenceNoise = Literal["none", "logistic", "gumbel"]
 
@@ -73,6 +78,84 @@ class LearnedIncidence(nn.Module):
         if self.training and self.noise != "none":
             logits = logits + _noise(logits, self.noise, generator)
         return softmax(logits / self.temperature, dim=-1)
+
+
+class LearnedHypergraph(nn.Module):
+    """`α · normalise(Σ_m H^m (H_I^mᵀ H_I^m)^{L−1} H_I^mᵀ Z)`, a row for items and users alike, from all modalities.
+
+    Z are the items' ID embeddings; LGMRec sends what their own user–item propagation gives, which a sampled
+    neighbourhood has for the seeds alone. Workers draw the noise and the dropout each for itself.
+
+    Args:
+        dims: F, by modality.
+        num_hyperedges: K, of each modality.
+        layers: L, times that rows go to the hyperedges and back.
+        weight: α.
+        temperature, noise: as for `LearnedIncidence`.
+        dropout: share of the incidences left out while training.
+    Raises:
+        ValueError: a number out of range, or no modality.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        *,
+        num_hyperedges: int = 4,
+        layers: int = 1,
+        weight: float = 0.3,
+        temperature: float = 0.2,
+        noise: IncidenceNoise = "gumbel",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not dims:
+            raise ValueError("a hypergraph is learned from features: name at least one modality")
+        if layers < 1 or not 0 <= dropout < 1:
+            raise ValueError(f"layers={layers} must be at least 1, dropout={dropout} within [0, 1)")
+        self.modalities = tuple(sorted(dims))
+        self.incidences = nn.ModuleDict(
+            {
+                parameter_name(name): LearnedIncidence(dims[name], num_hyperedges, temperature=temperature, noise=noise)
+                for name in self.modalities
+            }
+        )
+        self.layers, self.weight, self.dropout = layers, weight, dropout
+
+    def forward(self, inputs: Inputs, neighbourhood: Neighbourhood, item_rows: Tensor) -> Tensor:
+        """`[num_seeds, d]` in the order of the seeds.
+
+        Args:
+            neighbourhood: one hop over the interactions, with every neighbour.
+            item_rows: `[num_items, d]` Z, of all items.
+        """
+        total = None
+        for name in self.modalities:
+            incidence = self.incidences[parameter_name(name)]
+            assert isinstance(incidence, LearnedIncidence)
+            logits = incidence.logits(inputs.features(name, None)[0])
+            of_items = self._drawn(incidence, logits)
+            states = hyperedge_states(of_items, item_rows, num_layers=self.layers)
+            of_users = self._drawn(incidence, self._user_logits(inputs, neighbourhood, logits))
+            seeds = inputs.sides(inputs.seeds)
+            wanted = of_items if seeds.items is None else of_items.index_select(0, seeds.items)
+            rows = from_hyperedges(seeds.join(of_users, wanted), states)
+            total = rows if total is None else total + rows
+        assert total is not None
+        return self.weight * normalize(total, dim=-1)
+
+    def _drawn(self, incidence: LearnedIncidence, logits: Tensor) -> Tensor:
+        drawn: Tensor = incidence(logits)
+        return drop_incidence(drawn, self.dropout) if self.training else drawn
+
+    def _user_logits(self, inputs: Inputs, neighbourhood: Neighbourhood, of_items: Tensor) -> Tensor:
+        """`A X Vᵀ` of the users among the seeds."""
+        (hop,) = neighbourhood.hops
+        sides = inputs.sides(neighbourhood.input_nodes)
+        mine = of_items if sides.items is None else of_items.index_select(0, sides.items)
+        rows = sides.join(mine.new_zeros(sides.num_rows - len(mine), mine.shape[1]), mine)
+        received = neighbourhood.at_seeds(hop.aggregate(rows, normalise="sum"), 1)
+        return inputs.sides(inputs.seeds).of_users(received, inputs.num_users)
 
 
 def hyperedge_states(item_incidence: Tensor, item_rows: Tensor, *, num_layers: int = 1) -> Tensor:

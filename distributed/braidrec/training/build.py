@@ -120,7 +120,7 @@ def build_parts(
     )
     ahead = _propagated_ahead(config, model, world, whole_graph)
     chains = {
-        name: hop_specs(chain, config.training.propagation.fan_outs)
+        name: hop_specs(chain, (-1,) if branch.every_neighbour else config.training.propagation.fan_outs)
         for name, branch in model.branches().items()
         if (chain := branch.relations(training=True)) is not None
     }

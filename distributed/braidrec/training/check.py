@@ -80,6 +80,14 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
         raise ConfigError(
             f"model.encoder.kind={model.encoder.kind} propagates over an item graph: set model.item_graph.neighbours"
         )
+    if model.hypergraph is not None:
+        if not used:
+            raise ConfigError("model.hypergraph is learned from features; name modalities in model.modalities.use")
+        if config.training.optimizer.kind == "sparse_adam":
+            raise ConfigError(
+                "training.optimizer.kind=sparse_adam updates the rows of the batch, but model.hypergraph gives every "
+                "item's embedding a gradient: use adam"
+            )
     if not used and not model.fusion.use_id:
         raise ConfigError("model.fusion.use_id=false: without modalities there is nothing but the ID")
 
@@ -124,6 +132,7 @@ def _check_system(config: RunConfig) -> None:
         "fusion": model.fusion == plain.fusion,
         "user_modalities": model.user_modalities == plain.user_modalities,
         "user_graph": model.user_graph is None,
+        "hypergraph": model.hypergraph is None,
         "self_supervision": not model.self_supervision,
         "modalities (but for use and transform)": kept == plain.modalities,
         "item_graph": model.item_graph is None or any(name.startswith("content") for name in relations_of(model)),
@@ -205,7 +214,8 @@ def _check_nothing_is_ignored(config: RunConfig) -> None:
             f"data.delivery={config.data.delivery}: training.order=uniform_users draws from the graph, nothing is "
             "delivered; leave it at auto, or use training.order=permutation"
         )
-    beside = config.model.item_graph or config.model.user_graph or config.model.self_supervision
+    graphs = config.model.item_graph or config.model.user_graph or config.model.hypergraph
+    beside = graphs or config.model.self_supervision
     system = isinstance(config.model.encoder, SystemConfig)
     aggregates = config.model.modalities.use and config.model.fusion.user_side == "aggregated"
     propagates = relations_of(config.model) if system else config.model.encoder.kind != "mf" or beside or aggregates

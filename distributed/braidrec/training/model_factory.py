@@ -28,6 +28,7 @@ from braidrec.models.encoders.layergcn import LayerGCNEncoder
 from braidrec.models.encoders.lightgcn import LightGCNEncoder
 from braidrec.models.encoders.ngcf import NGCFEncoder
 from braidrec.models.fusion.fusion import Fusion
+from braidrec.models.hypergraph import LearnedHypergraph
 from braidrec.models.lightgcn import LightGCN
 from braidrec.models.matrix_factorisation import MatrixFactorisation
 from braidrec.models.missing import MISSING, MissingPolicy, ModalityDropout
@@ -84,7 +85,8 @@ def is_plain(config: ModelConfig) -> bool:
     """Whether the model is one of IDs alone, without anything beside its encoder."""
     kinds = (MatrixFactorisationConfig, LightGCNConfig)
     looked_at = (config.modalities.use, config.user_modalities.use)
-    beside = (*looked_at, config.item_graph, config.user_graph, config.self_supervision)
+    graphs = (config.item_graph, config.user_graph, config.hypergraph)
+    beside = (*looked_at, *graphs, config.self_supervision)
     return isinstance(config.encoder, kinds) and not any(beside)
 
 
@@ -147,6 +149,7 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
         item_graph=config.item_graph.layers if config.item_graph else 0,
         item_graph_on_id=config.item_graph is None or config.item_graph.of == "id",
         user_graph=config.user_graph.layers if config.user_graph else 0,
+        hypergraph=_hypergraph(config, surrounding),
         trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
     )
@@ -178,6 +181,7 @@ def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -
         user_std=config.initial_std,
         user_features=_user_features(config, surrounding, config.dim * embedded),
         aggregated_users=aggregated,
+        hypergraph=_hypergraph(config, surrounding),
         item_graph=config.item_graph.layers if config.item_graph else 0,
         trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
@@ -220,6 +224,21 @@ def _user_features(config: ModelConfig, surrounding: Surrounding, width: int) ->
     return UserFeatures(
         projectors={name: _projector(wanted.projector, features, width) for name, features in sorted(dims.items())},
         missing={name: _missing(policy, width) for name, policy in policies.items()},
+    )
+
+
+def _hypergraph(config: ModelConfig, surrounding: Surrounding) -> LearnedHypergraph | None:
+    wanted = config.hypergraph
+    if wanted is None:
+        return None
+    return LearnedHypergraph(
+        surrounding.dims,
+        num_hyperedges=wanted.hyperedges,
+        layers=wanted.layers,
+        weight=wanted.weight,
+        temperature=wanted.temperature,
+        noise=wanted.noise,
+        dropout=wanted.dropout,
     )
 
 
@@ -308,7 +327,7 @@ def _dgl(wanted: object, dim: int) -> Encoder:
 
 
 def _check_graphs(config: ModelConfig, width: int, *, fused: int | None) -> None:
-    """What the item and the user graph add must be as wide as what it is added to.
+    """What item graph, user graph and hypergraph add must be as wide as what it is added to.
 
     Args:
         width: columns of the final vectors.
@@ -324,6 +343,8 @@ def _check_graphs(config: ModelConfig, width: int, *, fused: int | None) -> None
         added = config.dim if on_id else fused
         if added != width:
             raise ConfigError(f"model.item_graph.of={config.item_graph.of} adds {added} columns to {width}: {mend}")
+    if config.hypergraph is not None and config.dim != width:
+        raise ConfigError(f"model.hypergraph adds {config.dim} columns to {width}: {mend}")
     if config.user_graph is not None:
         if fused is None:
             raise ConfigError("model.user_graph needs model.fusion.timing=early: late, a user has a row a strand")

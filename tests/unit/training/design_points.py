@@ -114,6 +114,9 @@ ITEM_GRAPHS = keys(
     of=one_of("id", "fused"),
 )
 USER_GRAPHS = keys(neighbours=one_of(2, 100), layers=st.integers(1, 2), weighting=one_of("counts", "softmax", "cosine"))
+HYPERGRAPHS = keys(
+    hyperedges=one_of(1, 3), layers=st.integers(1, 2), noise=one_of("none", "logistic", "gumbel"), dropout=RATES
+)
 ROW_VIEWS = st.one_of(
     kind("plain"),
     kind("gaussian_noise"),
@@ -154,6 +157,7 @@ MODELS = keys(
     fusion=fusions(),
     item_graph=seldom(ITEM_GRAPHS),
     user_graph=seldom(USER_GRAPHS),
+    hypergraph=seldom(seldom(HYPERGRAPHS)),
     self_supervision=st.dictionaries(one_of("one", "two", "items", "keys", "loss"), TASKS, max_size=2),
 )
 LOSSES = st.one_of(

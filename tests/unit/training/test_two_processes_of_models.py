@@ -57,7 +57,8 @@ TASKS = {
         "model.self_supervision.a={kind: align, first: id, second: text, loss: {kind: cosine}}",
         "model.self_supervision.b={kind: reconstruct, modality: text, sources: [image, id]}",
     ),
-    "graphs": (MM, "model.item_graph.neighbours=4", "model.user_graph.neighbours=4"),
+    "graphs": (MM, "model.item_graph.neighbours=4", "model.user_graph.neighbours=4", "model.hypergraph.noise=none"),
+    "features of the model's own": (MM, "model.modalities.trainable=[image]"),
 }
 CASES = {**{name: (PRESETS / f"{name}.yaml", more) for name, more in SYSTEMS.items()},
          **{name: (None, more) for name, more in TASKS.items()}}  # fmt: skip
