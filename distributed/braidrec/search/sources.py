@@ -97,6 +97,7 @@ class SearchSource:
         self._seed = runs.config(next(point for _, point in runs.space.corners())).seed
         self._suggester = Suggester(runs.space, sweep.algorithm, sweep.seed, "max" if runs.sign == 1 else "min")
         self._waiting = [record for record in book.trials() if record.state == "running"]
+        self._numbers = len(book.trials())
         for record in book.trials():
             if record.state == "running":
                 self._suggester.expect(record)
@@ -135,12 +136,13 @@ class SearchSource:
         return None
 
     def _new(self) -> TrialRecord | None:
-        number = len(self._book.trials()) + 1
+        number = self._numbers + 1
         if self._budget.trials is not None and number > self._budget.trials:
             return None
         point = self._suggester.suggest(number)
         if point is None:
             return None
+        self._numbers = number
         name = self._tasks.name_of(f"trial-{number:04d}")
         return TrialRecord(name=name, number=number, role="trial", overrides=point, seed=self._seed)
 

@@ -1,0 +1,159 @@
+"""A trial's training on its thread: what it hands over, how it is ended and continued; and that no test figure leaves."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from search_cases import planted_run, space_of, sweep_config
+
+from braidrec.config.run import WorkersConfig
+from braidrec.config.sweep import SweepConfig
+from braidrec.data.storage import Location
+from braidrec.search.folder import SweepFolder
+from braidrec.search.process import Task, Training, TrialProcess
+from braidrec.search.records import Book, TrialRecord
+from braidrec.search.resources import Share
+from braidrec.search.runs import Runs
+from braidrec.search.sources import FinalSource, SearchSource, Tasks
+
+SHARE = Share(concurrency=1, resources={"CPU": 1.0}, workers=WorkersConfig(num=0, threads=1))
+
+
+class Audience:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def began(self, record: TrialRecord) -> None:
+        self.told.append(("began", record.name))
+
+    def saw(self, record: TrialRecord) -> None:
+        self.told.append(("saw", record.name))
+
+    def ended(self, record: TrialRecord) -> None:
+        self.told.append(("ended", record.name))
+
+
+def sweep_of(folder: Path, **keys: Any) -> SweepConfig:
+    training = {"epochs": 4, "batch_size": 256}
+    run = planted_run(folder, training=training, model={"dim": 8}, evaluation={"watch_test": True})
+    space = {"training.optimizer.learning_rate": {"choice": [0.02, 0.01, 1e30]}}
+    return sweep_config(space, run=run, **keys)
+
+
+def tasks_of(folder: Path, sweep: SweepConfig) -> tuple[Runs, Book, Tasks]:
+    runs = Runs.of(sweep)
+    runs.check(sweep)
+    place = SweepFolder(Location.of(folder / "sweep"))
+    return runs, Book(place.location), Tasks(place, runs, SHARE, None, lambda record: {"of": record.name})
+
+
+def source_of(folder: Path) -> tuple[SearchSource, Book]:
+    sweep = sweep_of(folder)
+    runs, book, tasks = tasks_of(folder, sweep)
+    return SearchSource(sweep, runs, book, tasks, Audience()), book
+
+
+def all_of(training: Training) -> Iterator[dict[str, Any]]:
+    while True:
+        result = training.next()
+        yield result
+        if result.get("done"):
+            return
+
+
+def keys_in(value: Any) -> set[str]:
+    """Every key, at any depth."""
+    if isinstance(value, dict):
+        return set(value) | {key for inner in value.values() for key in keys_in(inner)}
+    return {key for inner in value for key in keys_in(inner)} if isinstance(value, list | tuple) else set()
+
+
+def test_a_search_sees_validations_and_nothing_of_the_test(tmp_path: Path) -> None:
+    source, book = source_of(tmp_path)
+    found = source.next()
+    assert found is not None
+    record, task = found
+    assert task.config["evaluation"]["test"] is False and task.config["evaluation"]["watch_test"] is False
+    results = list(all_of(Training(task)))
+    assert [result["epoch"] for result in results[:-1]] == [1, 2, 3, 4]
+    scores = [result["score"] for result in results]
+    assert scores == sorted(scores), "the best so far"
+    assert keys_in(results) == {"epoch", "score", "finished", "seconds", "done"}
+    metrics = json.loads(Path(task.config["storage"], task.name, "result.json").read_text())["metrics"]
+    assert results[-1]["score"] == metrics["valid/recall@20"]
+    assert {name.split("/")[0] for name in metrics} == {"valid"}
+    lines = Path(task.config["storage"], task.name, "metrics.jsonl").read_text()
+    assert "valid/" in lines and "test/" not in lines
+    assert not any(key.startswith("test") for key in keys_in([vars(each) for each in book]))
+    assert record.seed == 42
+
+
+def test_a_final_run_is_tested_with_its_own_seed(tmp_path: Path) -> None:
+    source, book = source_of(tmp_path)
+    found = source.next()
+    assert found is not None
+    _, _, tasks = tasks_of(tmp_path, sweep_of(tmp_path))
+    finals = FinalSource([found[0]], [43, 44], book, tasks, Audience())
+    names = []
+    for seed in (43, 44):
+        final = finals.next()
+        assert final is not None
+        record, task = final
+        names.append(record.name)
+        assert (task.config["seed"], task.config["evaluation"]["test"], task.tested) == (seed, True, True)
+    assert finals.next() is None and len(set(names)) == 2
+    *_, last = all_of(Training(task))
+    assert last["finished"] and "test/recall@20" in last["metrics"]
+
+
+def test_what_a_trial_dies_of_is_its_result(tmp_path: Path) -> None:
+    source, _ = source_of(tmp_path)
+    tasks = [found[1] for found in iter(source.next, None)]
+    (result,) = all_of(Training(tasks[2]))
+    assert result["done"] and "try a lower training.optimizer.learning_rate" in result["failure"]
+    broken = Task(**{**tasks[0].to_plain(), "config": {**tasks[0].config, "data": {"path": str(tmp_path / "none")}}})
+    (result,) = all_of(Training(broken))
+    assert "no such folder" in result["failure"]
+
+
+def test_a_training_that_is_ended_gives_its_run_back_and_is_continued_by_the_next(tmp_path: Path) -> None:
+    source, _ = source_of(tmp_path)
+    tasks = [found[1] for found in iter(source.next, None)]
+    process = TrialProcess(tasks[0].to_plain())
+    first = [process.step() for _ in range(2)]
+    assert process.reset_config(tasks[1].to_plain())  # waits until the first has given its lease back
+    assert process.step()["epoch"] == 1
+    process.cleanup()
+    again = list(all_of(Training(tasks[0])))
+    # It was ended between the validation and the checkpoint of epoch 2, which is trained again.
+    assert [result["epoch"] for result in again] == [1, 2, 2, 3, 4, 4]
+    assert again[:2] == [{key: result[key] for key in ("epoch", "score")} for result in first]
+    undisturbed = Task(**{**tasks[0].to_plain(), "name": "undisturbed"})
+    assert [each["score"] for each in all_of(Training(undisturbed))] == [
+        each["score"] for each in again[:2] + again[3:]
+    ]
+
+
+def test_ending_a_training_that_has_not_begun_or_is_over(tmp_path: Path) -> None:
+    source, _ = source_of(tmp_path)
+    tasks = [found[1] for found in iter(source.next, None)]
+    training = Training(tasks[0])
+    training.end()
+    assert not Path(tasks[0].config["storage"], tasks[0].name).exists()
+    over = Training(tasks[1])
+    assert list(all_of(over))[-1]["finished"]
+    over.end()
+
+
+def test_unfinished_trials_come_first_and_ended_ones_not_again(tmp_path: Path) -> None:
+    source, book = source_of(tmp_path)
+    records = [found[0] for found in iter(source.next, None)]
+    assert space_of({"a": {"choice": [1]}}).size == 1 and source.total == 3
+    records[0].state, records[0].score = "finished", 0.5
+    book.records.extend(records[:2])
+    book.save()
+    again, _ = source_of(tmp_path)
+    assert [found[0].number for found in iter(again.next, None)] == [2, 3]
