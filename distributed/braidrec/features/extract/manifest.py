@@ -59,22 +59,25 @@ class Manifest:
         return self._joined(table)
 
     def _joined(self, table: Any) -> tuple[Any, Any]:
-        nothing = pa.scalar(None, pa.large_string())
-        parts, missing = [], nothing
-        for name in self.columns:
-            text = pc.utf8_trim_whitespace(_as_text(table.column(name)))
-            text = pc.if_else(pc.equal(pc.fill_null(text, ""), ""), nothing, text)
-            if name in self.text.required:
-                missing = pc.if_else(pc.is_null(text), pa.scalar(f"empty field {name}", pa.large_string()), missing)
-            if self.text.fill is not None:
-                text = pc.fill_null(text, self.text.fill)
-            prefix = pa.scalar(self.text.prefixes.get(name, ""), pa.large_string())
-            parts.append(pc.binary_join_element_wise(prefix, text, pa.scalar("", pa.large_string())))
+        nothing, empty = pa.scalar(None, pa.large_string()), pa.scalar("", pa.large_string())
         separator = pa.scalar(self.text.separator, pa.large_string())
-        joined = pc.binary_join_element_wise(*parts, separator, null_handling="skip")
-        reasons = pa.nulls(table.num_rows, pa.large_string()) if isinstance(missing, pa.Scalar) else missing
-        blank = pc.equal(pc.utf8_trim_whitespace(joined), "")
-        reasons = pc.if_else(pc.and_(blank, pc.is_null(reasons)), pa.scalar("empty text", pa.large_string()), reasons)
+        joined = pa.array([""] * table.num_rows, pa.large_string())
+        reasons = pa.nulls(table.num_rows, pa.large_string())
+        for name in self.columns:
+            text = pc.fill_null(pc.utf8_trim_whitespace(_as_text(table.column(name))), "")
+            blank = pc.equal(text, "")
+            if name in self.text.required:
+                absent = pa.scalar(f"empty field {name}", pa.large_string())
+                reasons = pc.if_else(pc.and_(blank, pc.is_null(reasons)), absent, reasons)
+            if self.text.fill is not None:
+                text = pc.if_else(blank, pa.scalar(self.text.fill, pa.large_string()), text)
+            prefix = pa.scalar(self.text.prefixes.get(name, ""), pa.large_string())
+            field = pc.if_else(pc.equal(text, ""), empty, pc.binary_join_element_wise(prefix, text, empty))
+            # Two at a time: Arrow's own way of skipping nulls among many loses the rows in which all are null.
+            both = pc.binary_join_element_wise(joined, field, separator)
+            joined = pc.if_else(pc.equal(field, ""), joined, pc.if_else(pc.equal(joined, ""), field, both))
+        blank = pc.and_(pc.equal(pc.utf8_trim_whitespace(joined), ""), pc.is_null(reasons))
+        reasons = pc.if_else(blank, pa.scalar("empty text", pa.large_string()), reasons)
         return pc.if_else(pc.is_null(reasons), joined, nothing), reasons
 
 
@@ -184,8 +187,9 @@ def _own_manifest(source: DatasetSourceConfig, config: ExtractConfig, folder: Da
 
 
 def _items(column: Any, ids: Any, num_items: int, file: TableFile, numbers: Any) -> NDArray[np.int32]:
-    if column.null_count:
-        row = int(np.argmax(pc.is_null(column).to_numpy(zero_copy_only=False)))
+    absent = pc.equal(pc.fill_null(_as_text(column), ""), "").to_numpy(zero_copy_only=False)
+    if absent.any():
+        row = int(np.argmax(absent))
         raise DatasetError(f"{file.row_name(int(numbers[row]))}: no item id; mend or remove the row")
     if ids is None:
         own: NDArray[np.int32] = column.to_numpy().astype(np.int32)

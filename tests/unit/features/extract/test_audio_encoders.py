@@ -21,9 +21,7 @@ def test_log_mel_statistics_are_those_of_librosas_frames():
 
     encoder, prepared = ready(make(kind="log_mel", mel={"mels": 16}), [tone(440)])
     samples, _ = soundfile.read(io.BytesIO(tone(440)), dtype="float32")
-    bands = librosa.feature.melspectrogram(
-        y=samples, sr=16_000, n_fft=512, win_length=400, hop_length=160, n_mels=16
-    )
+    bands = librosa.feature.melspectrogram(y=samples, sr=16_000, n_fft=512, win_length=400, hop_length=160, n_mels=16)
     frames = np.log(np.maximum(bands, 1e-10))
     expected = [op(row) for op in (np.mean, np.std, np.min, np.max) for row in frames]
     found = encoder.encode(prepared)
