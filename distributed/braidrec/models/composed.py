@@ -164,6 +164,7 @@ class ComposedRecommender(nn.Module):
         At evaluation `outputs` holds "attention" where fusion weighs the strands: `[items among the seeds, M]`, strands
         in alphabetical order.
         """
+        self.strands.draw_dropout(inputs.num_items)
         encoded = self._propagated(inputs, MAIN, PLAIN)
         beside = self._beside(inputs, encoded)
         if beside is None:

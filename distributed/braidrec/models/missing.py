@@ -106,16 +106,18 @@ class ModalityDropout(nn.Module):
             raise ValueError(f"rate={rate} must be at least 0 and below 1")
         self.rate = rate
 
-    def forward(self, present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, present: Mapping[str, Tensor], luck: Tensor | None = None) -> dict[str, Tensor]:
         """Presence that is left, `[n]` bool for each modality, from presence; the order of the names does not matter.
 
-        Random numbers come from torch's own seeded generator.
+        Args:
+            luck: `[n, M]` uniform random numbers, columns in alphabetical order; None: drawn here, from torch's own
+                seeded generator.
         """
         if not self.training or not self.rate or not present:
             return dict(present)
         names = sorted(present)
         had = torch.stack([present[name] for name in names], dim=-1)
-        luck = torch.rand(had.shape, device=had.device)
+        luck = torch.rand(had.shape, device=had.device) if luck is None else luck
         luckiest = torch.where(had, luck, -1.0).argmax(-1, keepdim=True)
         left = had & ((luck >= self.rate) | torch.zeros_like(had).scatter(-1, luckiest, True))
         return dict(zip(names, left.unbind(-1), strict=True))

@@ -60,6 +60,14 @@ class ItemStrands(nn.Module):
         self.dropout = dropout
         self.keep_id_of_cold_items = keep_id_of_cold_items
         self.trainable = dict(trainable or {})
+        self._luck: Tensor | None = None
+
+    def draw_dropout(self, num_items: int) -> None:
+        """Decide which modalities items lose from now on, so that an item loses the same wherever it is asked for: in
+        the user–item graph, in the item graph, in a view, whole or sampled."""
+        if self.dropout is not None and self.training:
+            device = next(self.parameters()).device
+            self._luck = torch.rand(num_items, len(self.modalities), device=device)
 
     def tables(self) -> dict[str, TableSpec]:
         """Those of trainable features."""
@@ -78,7 +86,7 @@ class ItemStrands(nn.Module):
         """
         wanted = self.names if only is None else only
         fetched = {name: self._features(name, inputs, items) for name in wanted if name != ID}
-        present = self._dropped({name: has for name, (_, has) in fetched.items()}, whole=only is None)
+        present = self._dropped({name: has for name, (_, has) in fetched.items()}, items, whole=only is None)
         rows: dict[str, Tensor] = {}
         counted: dict[str, Tensor] = {}
         if ID in wanted:
@@ -129,10 +137,11 @@ class ItemStrands(nn.Module):
         assert isinstance(projector, Projector)
         return projector
 
-    def _dropped(self, present: dict[str, Tensor], *, whole: bool) -> dict[str, Tensor]:
+    def _dropped(self, present: dict[str, Tensor], items: Tensor | None, *, whole: bool) -> dict[str, Tensor]:
         if self.dropout is None or not whole or not self.training:
             return present
-        return dict(self.dropout(present))
+        luck = self._luck if self._luck is None or items is None else self._luck.index_select(0, items)
+        return dict(self.dropout(present, luck))
 
     def _id_counts(self, inputs: Inputs, items: Tensor | None, *, like: Tensor) -> Tensor:
         # Where there is nothing but the ID, it has to do.

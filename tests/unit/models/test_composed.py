@@ -271,3 +271,24 @@ def test_layergcn_is_trained_on_what_pruning_leaves_and_evaluated_on_all() -> No
     assert main.relations(training=True) == (PRUNED,) * 2
     assert main.relations(training=False) == (INTERACTIONS,) * 2
     assert build(FusionConfig(), encoder=LIGHTGCN).branches()["main"].relations(training=True)[0] == INTERACTIONS
+
+
+@pytest.mark.parametrize(
+    ("fusion", "settings"),
+    [
+        ({"combine": "mean"}, {"item_graph": ItemGraphConfig(of="fused")}),
+        ({"combine": "mean"}, {}),
+        ({"timing": "late", "combine": "mean"}, {"item_graph": ItemGraphConfig()}),
+    ],
+)
+def test_an_item_loses_the_same_modalities_wherever_it_is_asked_for(fusion: dict, settings: dict) -> None:
+    """Sampled, the item graph fuses its own input items: another draw there would give other vectors than the whole."""
+    modalities = ModalitiesConfig(use=("*",), missing="mask", dropout=0.5)
+    model = build(FusionConfig(**fusion), encoder=LIGHTGCN, modalities=modalities, **settings)
+    assert_modes_agree(model, RELATIONS, FEATURES)
+    tables, source = make_tables(model), source_over(RELATIONS)
+    vectors = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        vectors.append(model.encode(inputs_of(model, source, tables, FEATURES, None)).vectors)
+    assert torch.equal(vectors[0], vectors[1]) and not torch.allclose(vectors[0], vectors[2])
