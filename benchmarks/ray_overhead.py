@@ -95,6 +95,9 @@ class Player:
             return
         self._signal(signal.SIGCONT)
         self._process.terminate()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # another thread may have got the signal, and the main one still waits for this
+            print("go", file=self._process.stdin, flush=True)
         self._process.wait()
 
     def _told(self) -> dict[str, Any]:

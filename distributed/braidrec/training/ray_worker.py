@@ -20,7 +20,6 @@ from braidrec.training.environment import use_threads
 from braidrec.training.events import EpochEnd, Event
 from braidrec.training.loop import Loop
 from braidrec.training.mailbox import Refused
-from braidrec.training.pinning import pin_computing_threads
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import RunFolder
 
@@ -70,10 +69,6 @@ def run_worker(settings: dict[str, Any]) -> None:
     """Train as one rank; `settings` are those that the driver gave to Ray Train."""
     config = validate(RunConfig, settings["config"], "the run's configuration")
     use_threads(settings["threads"])
-    train = ray.train.get_context()
-    pin_computing_threads(
-        settings["threads"], local_rank=train.get_local_rank(), local_workers=train.get_local_world_size()
-    )
     context = RayWorker(settings["mailbox"], streams=settings["streams"])
     try:
         folder = DatasetFolder.open(config.data.path)
