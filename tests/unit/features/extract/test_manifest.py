@@ -125,7 +125,7 @@ def test_the_latest_part_of_an_item_counts_and_other_keys_do_not(tmp_path):
     ledger = read_ledger(home, key, {"key": key, "token": "t"})
     assert ledger.items.tolist() == [0, 1, 2, 3]
     assert ledger.part.tolist() == [-1, 1, -1, 0]
-    assert ledger.failed() == {"corrupt image": 1, "gone": 1}
+    assert ledger.failed() == {"corrupt image": 1, "missing file": 1}
     assert next_generation(ledger.files) == 3
     current = ledger.current()
     assert current.status(0, hashes[0]) == "kept"
