@@ -187,6 +187,11 @@ class FusionConfig(Strict):
         default="drop",
         description="Evaluation: whether the untrained ID embedding of an item without train interactions takes part.",
     )
+    cold_length: Literal["keep", "match"] = Field(
+        default="keep",
+        description="Evaluation: vectors of items without train interactions are shorter than others, since nothing "
+        "reaches them over the graph, and lose by that alone. keep: as they are; match: as long as others' on average.",
+    )
 
 
 class ItemGraphConfig(Strict):

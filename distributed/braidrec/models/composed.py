@@ -54,6 +54,8 @@ class ComposedRecommender(nn.Module):
         item_graph_on_id: what goes through the item graph: the ID embeddings, or the (early) fused rows.
         user_graph: hops on the relation `co_interaction`; 0: none.
         hypergraph: learned, from the items' features, over which their ID embeddings reach items and users; None: none.
+        matches_cold_length: at evaluation of all nodes, items without train interactions get vectors as long as those
+            of the others are on average.
         trained_on: the relation that stands for `interactions` while training (a pruned view).
         tasks: self-supervised tasks by name; the names of the loss terms.
     """
@@ -74,6 +76,7 @@ class ComposedRecommender(nn.Module):
         item_graph_on_id: bool = True,
         user_graph: int = 0,
         hypergraph: LearnedHypergraph | None = None,
+        matches_cold_length: bool = False,
         trained_on: str = INTERACTIONS,
         tasks: Mapping[str, Task] | None = None,
     ) -> None:
@@ -87,7 +90,7 @@ class ComposedRecommender(nn.Module):
         self.embedded = tuple(name for name in strands.names if name not in self.aggregated)
         self.user_std, self.user_features = user_std, user_features
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
-        self.hypergraph = hypergraph
+        self.hypergraph, self.matches_cold_length = hypergraph, matches_cold_length
         self.trained_on = trained_on
         self.ahead = PropagatedAhead({})
         self.task_names = tuple(tasks or {})
@@ -167,9 +170,11 @@ class ComposedRecommender(nn.Module):
         self.strands.draw_dropout(inputs.num_items)
         encoded = self._propagated(inputs, MAIN, PLAIN)
         beside = self._beside(inputs, encoded)
-        if beside is None:
-            return encoded
-        return replace(encoded, vectors=encoded.vectors + beside, outputs={**encoded.outputs, BESIDE: beside})
+        if beside is not None:
+            encoded = replace(encoded, vectors=encoded.vectors + beside, outputs={**encoded.outputs, BESIDE: beside})
+        if self.matches_cold_length and not self.training and inputs.seeds is None and inputs.cold is not None:
+            encoded = replace(encoded, vectors=_with_cold_length(encoded.vectors, inputs.cold, inputs.num_users))
+        return encoded
 
     def view_of(self, encoded: Encoded, inputs: Inputs, branch: str | None, view: PropagationView) -> Tensor:
         """The vectors of `encoded` after another propagation; item and user graph stay as they are."""
@@ -368,3 +373,13 @@ class ComposedRecommender(nn.Module):
 
     def _all_tasks(self) -> dict[str, Task]:
         return dict(zip(self.task_names, self.tasks.values(), strict=True))  # type: ignore[arg-type]
+
+
+def _with_cold_length(vectors: Tensor, cold: Tensor, num_users: int) -> Tensor:
+    """`[num_nodes, D]` with the cold items' rows stretched by one factor to the mean length of the others."""
+    if not cold.any() or cold.all():
+        return vectors
+    length = vectors[num_users:].norm(dim=1)
+    factor = length[~cold].mean() / length[cold].mean().clamp(min=1e-12)
+    stretch = torch.where(cold, factor, torch.ones_like(factor))
+    return torch.cat([vectors[:num_users], vectors[num_users:] * stretch.unsqueeze(-1)])

@@ -230,6 +230,12 @@ def _check_nothing_is_ignored(config: RunConfig) -> None:
             f"objective.negatives: objective.loss.kind={config.objective.loss.kind} uses no negatives; remove these "
             "keys, or use bpr"
         )
+    loss = config.objective.loss
+    if config.model.fusion.cold_length == "match" and isinstance(loss, InBatchSoftmaxConfig) and loss.cosine:
+        raise ConfigError(
+            "model.fusion.cold_length=match has no effect: objective.loss.cosine=true ranks by cosine, whatever a "
+            "vector's length; leave it at keep"
+        )
     if config.evaluation.watch_test and not config.evaluation.test:
         raise ConfigError("evaluation.watch_test=true has no effect with evaluation.test=false: remove one of them")
     if training.optimizer.kind == "sparse_adam" and training.propagation.mode == "full":

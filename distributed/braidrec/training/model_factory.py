@@ -150,6 +150,7 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
         item_graph_on_id=config.item_graph is None or config.item_graph.of == "id",
         user_graph=config.user_graph.layers if config.user_graph else 0,
         hypergraph=_hypergraph(config, surrounding),
+        matches_cold_length=config.fusion.cold_length == "match",
         trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
     )
@@ -182,6 +183,7 @@ def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -
         user_features=_user_features(config, surrounding, config.dim * embedded),
         aggregated_users=aggregated,
         hypergraph=_hypergraph(config, surrounding),
+        matches_cold_length=config.fusion.cold_length == "match",
         item_graph=config.item_graph.layers if config.item_graph else 0,
         trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),

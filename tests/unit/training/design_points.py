@@ -103,6 +103,7 @@ def fusions(draw: st.DrawFn) -> dict[str, Any]:
         "use_id": use_id,
         "user_side": draw(one_of("learned", "aggregated")) if late or wild else "learned",
         "cold_id": draw(one_of("keep", "drop")),
+        "cold_length": draw(one_of("keep", "match")),
     }
 
 

@@ -7,9 +7,11 @@ import pytest
 from training_runs import run_config
 
 import braidrec
+from braidrec.config.load import ConfigError
 from braidrec.data.description import Split
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
+from braidrec.runs.finished import open_run
 from braidrec.training.result import TrainResult
 
 SETTINGS = (
@@ -83,3 +85,27 @@ def test_cold_items_are_told_by_what_they_have(data: Path, tmp_path: Path) -> No
     groups = braidrec.train(run_config(data, tmp_path, *SETTINGS, *FUSED, *COSINE)).slices["item_modalities"]
     assert groups["image+text"]["num_held_out"] > groups["image"]["num_held_out"] > 0
     assert groups["image+text"]["recall@10"] > max(groups["image"]["recall@10"], groups["text"]["recall@10"])
+
+
+def test_length_is_nothing_to_a_cosine(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cold_length=match has no effect"):
+        braidrec.train(run_config(data, tmp_path, *SETTINGS, *FUSED, *COSINE, "model.fusion.cold_length=match"))
+
+
+@pytest.mark.slow
+def test_cold_vectors_as_long_as_others_are_found_behind_two_hops(data: Path, tmp_path: Path) -> None:
+    """Their direction is right, as the recall says once length no longer decides."""
+    two_hops = ("model.encoder.layers=2", *FUSED)
+    kept, matched = (
+        braidrec.train(run_config(data, tmp_path, *SETTINGS, *two_hops, f"model.fusion.cold_length={length}"))
+        for length in ("keep", "match")
+    )
+    assert cold_recall(matched) > 2 * cold_recall(kept) and cold_recall(matched) > 3 * popularity_recall(data)
+    folder = DatasetFolder.open(str(data))
+    cold = np.bincount(folder.edges("train")[1], minlength=folder.num_items) == 0
+    before, after = (open_run(run.folder).ranker.item_vectors().numpy() for run in (kept, matched))
+    np.testing.assert_array_equal(before[~cold], after[~cold])
+    length = np.linalg.norm(after, axis=1)
+    assert length[cold].mean() == pytest.approx(length[~cold].mean(), rel=1e-5)
+    ratio = length[cold] / np.linalg.norm(before[cold], axis=1)
+    np.testing.assert_allclose(after[cold], before[cold] * ratio.mean(), rtol=1e-4, atol=1e-6)
