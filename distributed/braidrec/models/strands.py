@@ -65,7 +65,7 @@ class ItemStrands(nn.Module):
     def draw_dropout(self, num_items: int) -> None:
         """Decide which modalities items lose from now on, so that an item loses the same wherever it is asked for: in
         the user–item graph, in the item graph, in a view, whole or sampled."""
-        if self.dropout is not None and self.training:
+        if self.dropout is not None and self.modalities and self.training:
             device = next(self.parameters()).device
             self._luck = torch.rand(num_items, len(self.modalities), device=device)
 
