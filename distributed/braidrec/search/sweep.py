@@ -218,6 +218,7 @@ class Sweeper:
             candidates=candidates,
             winner_file=file.uri,
             best_on_test=on_test,
+            report=self.tracked.write_report(place.child("report.html")),
             mlflow_run_id=self.tracked.run_id,
             tracking_uri=self.tracked.uri,
         )

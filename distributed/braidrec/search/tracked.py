@@ -1,7 +1,9 @@
 """The sweep's side of MLflow: a parent run, the tags of its children, and nothing at all if tracking is off."""
 
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from braidrec.config.load import ConfigError, to_yaml
@@ -36,7 +38,7 @@ class TrackedSweep:
     """
 
     def __init__(self, base: RunConfig, folder: SweepFolder, inform: Callable[[str], None]) -> None:
-        self._folder = folder
+        self._folder, self._inform = folder, inform
         self._parent: MlflowRun | None = None
         self._children: TrialRuns | None = None
         self.uri: str | None = None
@@ -125,6 +127,24 @@ class TrackedSweep:
         if self._children is not None and run_id is not None:
             self._children.settle(run_id, {}, "KILLED")
 
+    def write_report(self, file: Location) -> str | None:
+        """The report of the sweep, as a file and as an artefact; None where it is not tracked, or could not be written.
+
+        Made from what MLflow has, like that of any other comparison. A report that fails costs no result.
+        """
+        if self._children is None or self.uri is None or self.run_id is None or not file.is_local:
+            return None
+        from braidrec.search.report import write_report
+
+        self._children.wait()
+        try:
+            written = write_report(self.run_id, self.uri, Path(file.path))
+        except Exception as error:  # whatever is wrong with it, the sweep has its winner
+            self._inform(f"no report was written: {type(error).__name__}: {error}")
+            return None
+        self.log(file)
+        return str(written)
+
     def log(self, *files: Location) -> None:
         """Files of the sweep as artefacts of the parent run."""
         for file in files:
@@ -148,20 +168,14 @@ class TrackedSweep:
         known = self._folder.runs.child(f"{record.name}/{RUN_FILE}")
         if not known.is_file():
             return None
-        import json
-
         return str(json.loads(known.read_bytes())["run_id"])
 
 
 def _text(value: Any) -> str:
-    import json
-
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _outbox(folder: SweepFolder) -> Any:
-    from pathlib import Path
-
+def _outbox(folder: SweepFolder) -> Path:
     name = "mlflow_outbox.jsonl"
     if folder.location.is_local:
         return Path(folder.location.path) / name

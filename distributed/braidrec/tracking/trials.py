@@ -33,6 +33,10 @@ class TrialRuns:
         """
         self._thread.submit(self._try, (run_id, dict(values), end_as), last=False)
 
+    def wait(self) -> None:
+        """Wait until everything so far was tried."""
+        self._thread.submit(int).result()
+
     def close(self) -> None:
         """Wait for what is under way, and try once more what failed."""
         self._thread.shutdown(wait=True)

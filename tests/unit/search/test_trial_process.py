@@ -1,4 +1,4 @@
-"""A trial's training on its thread: what it hands over, how it is ended and continued; and that no test figure leaves."""
+"""A trial on its thread: what it hands over, how it is ended and continued; and that no test figure leaves it."""
 
 import json
 from collections.abc import Iterator
@@ -131,7 +131,8 @@ def test_a_training_that_is_ended_gives_its_run_back_and_is_continued_by_the_nex
     # It was ended between the validation and the checkpoint of epoch 2, which is trained again.
     assert [result["epoch"] for result in again] == [1, 2, 2, 3, 4, 4]
     assert again[:2] == [{key: result[key] for key in ("epoch", "score")} for result in first]
-    undisturbed = Task(**{**tasks[0].to_plain(), "name": "undisturbed"})
+    config = {**tasks[0].config, "name": "undisturbed"}
+    undisturbed = Task(**{**tasks[0].to_plain(), "name": "undisturbed", "config": config})
     assert [each["score"] for each in all_of(Training(undisturbed))] == [
         each["score"] for each in again[:2] + again[3:]
     ]
