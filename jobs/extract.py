@@ -46,6 +46,8 @@ def show(result: "ExtractResult", console: "Console") -> None:
         for name, line in result.quality.lines():
             table.add_row(name, line)
     console.print(table)
+    if result.quality is not None:
+        print(f"sheet: {result.quality.sheet}")
     print(f"rejects: {result.home}/rejects.parquet")
 
 

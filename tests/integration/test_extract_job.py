@@ -37,7 +37,6 @@ NETWORK = {"kind": "torchvision", "model": "resnet18", "preprocessing": {"resize
 
 @pytest.fixture(scope="module", autouse=True)
 def ray_running():
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_worker_niceness", "0")
     with ray_session():
         yield
@@ -94,7 +93,7 @@ def broken(tmp_path):
     files = [*(f"{item}.png" for item in range(6)), "wrong.mp3", "cut.png", "empty.png", "text.png", "dot.png",
              "folder.png", "nowhere.png"]  # fmt: skip
     rows = [f"{name(item)},{file}" for item, file in enumerate(files)]
-    rows += [f"{name(0)},7.png", "stranger,0.png"]
+    rows += [f"{name(0)},7.png", "stranger,0.png", f"{name(13)},"]
     (media / "manifest.csv").write_text("\n".join(["item_id,file", *rows]) + "\n")
     folder = dataset(tmp_path / "set", 14)
     source = {"kind": "manifest", "paths": [str(media / "manifest.csv")], "uri": "file"}
@@ -144,7 +143,7 @@ def test_broken_media_are_counted_listed_and_absent(broken):
 
 def test_too_many_failures_stop_the_job_with_the_table_and_leave_the_data_set_whole(broken):
     folder, source, _ = broken
-    with pytest.raises(RunError, match=r"of 13 images are broken, max_failed=0.05 allows 0") as stopped:
+    with pytest.raises(RunError, match=r"of 14 images are broken, max_failed=0.05 allows 0") as stopped:
         extract(configured(folder, modality="image", source=source, encoder=NETWORK))
     assert "rejects.parquet" in str(stopped.value)
     assert rejects(folder, "image")

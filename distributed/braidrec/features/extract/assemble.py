@@ -25,6 +25,7 @@ from braidrec.data.storage import Location, read_parquet
 from braidrec.data.writer import vector_table, vectors_per_part, write_table
 from braidrec.errors import RunError
 from braidrec.features.extract.ledger import FINISHED, Ledger, ledger_name, work_name
+from braidrec.features.extract.manifest import NO_MEDIUM
 from braidrec.features.extract.provenance import METADATA_KEY
 
 REJECTS_FILE, SHEET_FILE = "rejects.parquet", "sheet.html"
@@ -125,7 +126,7 @@ def write_rejects(
     rejected = ledger.table.filter(pc.is_valid(ledger.table.column("reason")))
     items = np.concatenate([rejected.column("item").to_numpy(), [item for item, _ in duplicates], without])
     nothing = len(without)
-    reasons = [*rejected.column("reason").to_pylist(), *["duplicate row"] * len(duplicates), *["no medium"] * nothing]
+    reasons = [*rejected.column("reason").to_pylist(), *["duplicate row"] * len(duplicates), *[NO_MEDIUM] * nothing]
     errors = [
         *rejected.column("error").to_pylist(),
         *[f"{row}: the item's first row counts" for _, row in duplicates],

@@ -90,8 +90,6 @@ def extract(config: ExtractConfig, *, console: Console | None = None) -> Extract
         )
     # Ray starts its workers at niceness 15, and whatever else runs on a machine takes the cores from the encoder.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    # Ray Data's own actors make Ray's C++ part print an error about their arguments, at every start.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with ray_session():
         return _Extraction(config, folder, encoder, manifest, console or Console()).run()
 
@@ -149,9 +147,9 @@ class _Extraction:
         with ExtractionProgress(total, NOUNS[self.encoder.medium], self.console) as progress:
             for answer in encode_all(work, self.config):
                 progress.add(answer)
-                if progress.num_failed > allowed:
+                if progress.num_broken > allowed:
                     break
-        if progress.num_failed > allowed:
+        if progress.num_broken > allowed:
             raise self._too_many(progress, total, key, plan)
         return progress
 
@@ -160,7 +158,7 @@ class _Extraction:
         write_rejects(self.folder, self.config.modality, ledger, plan.duplicates, np.zeros(0, np.int32))
         lines = "".join(f"\n  {count:>7,}  {reason}" for reason, count in ledger.failed().items())
         return RunError(
-            f"{progress.num_failed:,} of {total:,} {progress.what} are broken, max_failed={self.config.max_failed} "
+            f"{progress.num_broken:,} of {total:,} {progress.what} are broken, max_failed={self.config.max_failed} "
             f"allows {int(self.config.max_failed * total):,}; by reason, so far:{lines}\nEach of them: "
             f"{self.home.uri}/rejects.parquet. Mend the media, or --set max_failed=…; what is done stays: start again"
         )

@@ -18,6 +18,8 @@ from braidrec.data.storage import Location
 
 Form = Literal["uri", "bytes", "text"]
 
+NO_MEDIUM = "no medium"
+"""The manifest has no row of an item, or nothing in it. It says so, so nothing is broken."""
 BYTES_AT_ONCE = 64
 """Rows of a Parquet file with media inside that are read together."""
 
@@ -51,11 +53,11 @@ class Manifest:
         """What is to be read of each row (large strings or large binary; null: nothing), and why not."""
         if self.form == "bytes":
             value = table.column(self.columns[0]).cast(pa.large_binary())
-            return value, _reasons(pc.is_null(value), "no medium")
+            return value, _reasons(pc.is_null(value), NO_MEDIUM)
         if self.form == "uri":
             value = pc.utf8_trim_whitespace(table.column(self.columns[0]).cast(pa.large_string()))
             value = pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.large_string()), value)
-            return value, _reasons(pc.is_null(value), "no medium")
+            return value, _reasons(pc.is_null(value), NO_MEDIUM)
         return self._joined(table)
 
     def _joined(self, table: Any) -> tuple[Any, Any]:

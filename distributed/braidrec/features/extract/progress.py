@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 
 from braidrec.display.text import duration, rate
+from braidrec.features.extract.manifest import NO_MEDIUM
 from braidrec.features.extract.pipeline import Answer
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -44,6 +45,11 @@ class ExtractionProgress:
     @property
     def num_failed(self) -> int:
         return sum(self.failed.values())
+
+    @property
+    def num_broken(self) -> int:
+        """The failed without those of which the manifest says itself that they have no medium."""
+        return self.num_failed - self.failed[NO_MEDIUM]
 
     @property
     def num_new(self) -> int:

@@ -53,7 +53,6 @@ class Quality:
                 f"Recall@20 by content alone {self.probe.recall:.4f}, vectors shuffled {self.probe.shuffled:.4f} "
                 f"({self.probe.users:,} users, {self.probe.split}){told}",
             )
-        yield "sheet", self.sheet
 
 
 def look_at(folder: DatasetFolder, modality: str, config: QualityConfig, manifest: Manifest) -> Quality:
