@@ -92,7 +92,6 @@ def encode_all(work: Work, config: ExtractConfig) -> Iterator[Answer]:
         compute=ActorPoolStrategy(size=workers.num),
         num_cpus=share,
         num_gpus=gpus,
-        **_restarts(),
     )
     dataset = dataset.map_batches(
         _WritePart(work), batch_size=config.rows_per_part, batch_format="pyarrow", num_cpus=SMALL_TASK
@@ -161,12 +160,6 @@ def _gpus(config: ExtractConfig) -> int:
     if available < wanted:
         raise RunError(f"workers.num={wanted} encoders want a GPU each, Ray has {available}; lower it, or device=cpu")
     return 1
-
-
-def _restarts() -> dict[str, int]:
-    """On a cluster, an actor whose node is lost starts elsewhere. On one machine there is no elsewhere, and Ray's C++
-    part would print an error about the arguments of actors that restart, at every start."""
-    return {} if os.environ.get("RAY_ADDRESS") else {"max_restarts": 0}
 
 
 def _actor_cpus(cpus: float, num_actors: int) -> float:
