@@ -187,7 +187,7 @@ def _preamble(arguments: argparse.Namespace) -> str:
 
 def _table(found: dict[str, list[dict[str, Any]]], split: str, published: dict[str, str] | None = None) -> str:
     head = ["Model", "Modalities", "Setting", "Recall@10", "Recall@20", "NDCG@10", "NDCG@20"]
-    head += ["Published"] if published is not None else ["Best epoch", "s/epoch", "Peak MiB"]
+    head += ["Published"] if published is not None else ["Validation R@20", "Best epoch", "s/epoch", "Peak MiB"]
     lines = [head, ["---"] * len(head)]
     for name, runs in found.items():
         values = [mean_and_spread(runs, f"{split}/{metric}") for metric in METRICS]
@@ -195,19 +195,14 @@ def _table(found: dict[str, list[dict[str, Any]]], split: str, published: dict[s
         if published is not None:
             line.append(published.get(name, ""))
         elif "best_epoch" in runs[0]:
-            line += [", ".join(str(run["best_epoch"]) for run in runs), *(_largest(runs, key) for key in _COSTS)]
+            line.append(mean_and_spread(runs, WATCHED))
+            line.append(", ".join(str(run["best_epoch"]) for run in runs))
+            line.append(f"{min(run['seconds_per_epoch'] for run in runs):.2f}")  # the least disturbed one
+            line.append(f"{max(run['peak_memory_mb'] for run in runs):,.0f}")
         else:
-            line += ["", "", ""]
+            line += [mean_and_spread(runs, WATCHED), "", "", ""]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-_COSTS = ("seconds_per_epoch", "peak_memory_mb")
-
-
-def _largest(runs: list[dict[str, Any]], key: str) -> str:
-    value = max(run[key] for run in runs)
-    return f"{value:.2f}" if key == "seconds_per_epoch" else f"{value:,.0f}"
 
 
 def _verdict(found: dict[str, list[dict[str, Any]]]) -> str:

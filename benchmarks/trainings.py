@@ -126,8 +126,6 @@ def mean_and_spread(runs: Sequence[dict[str, Any]], key: str) -> str:
 
 
 def readable(settings: Sequence[str]) -> str:
-    """`layers 2, regulariser 0.001`, of keys and values."""
-    return ", ".join(
-        setting.rpartition(".")[2].replace("=", " ") if "." in setting.partition("=")[0] else setting.replace("=", " ")
-        for setting in settings
-    )
+    """`layers 2, regulariser 0.001`, of `model.encoder.layers=2` and the like."""
+    named = [setting.partition("=") for setting in settings]
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in named)
