@@ -25,11 +25,15 @@ SPLITS = {
 }
 SHARED = (
     "training.optimizer.learning_rate=0.01",
-    "model.modalities.transform={standardise: true, l2_norm: true}",
-    # Movies lose modalities, and so learn what to do without one; a cold movie has no ID that means anything.
-    "model.modalities.dropout=0.2",
     "evaluation.every=5",
     "evaluation.patience=null",
+)
+
+
+WITH_MODALITIES = (
+    "model.modalities.transform={standardise: true, l2_norm: true}",
+    # Movies lose modalities while training, and so learn what to do without one.
+    "model.modalities.dropout=0.2",
 )
 
 
@@ -49,7 +53,7 @@ def main() -> None:
         folder = _with_features(raw, work, split, option)
         pieces = Pieces(str(folder), work, "posters")
         for arm, used in ARMS.items():
-            settings = (f"model.modalities.use={used}",)
+            settings = (f"model.modalities.use={used}", *WITH_MODALITIES) if used != "[]" else ()
             shared = (*SHARED, f"training.epochs={arguments.epochs}")
             found = [
                 pieces.result(Training(preset="lightgcn", settings=settings, shared=shared, seed=seed))
