@@ -109,6 +109,7 @@ class Sweeper:
         try:
             cluster_share = self._connect()
             self.tracked.start(self.sweep, data)
+            self._settle_earlier()
             self._search(cluster_share)
             self._finals(cluster_share)
             self.folder.location.child("tune").remove()
@@ -222,6 +223,12 @@ class Sweeper:
             mlflow_run_id=self.tracked.run_id,
             tracking_uri=self.tracked.uri,
         )
+
+    def _settle_earlier(self) -> None:
+        """A driver that was killed may have written an end down and not yet told MLflow."""
+        for record in self.book:
+            if record.state != "running":
+                self.tracked.settle(record)
 
     def _leave_off(self) -> None:
         """End the processes of trials, and their MLflow runs, which go on when the sweep does."""
