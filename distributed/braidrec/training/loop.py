@@ -99,13 +99,21 @@ class Loop:
         self.state = replace(self.state, epoch=epoch, global_step=epoch * self.steps_per_epoch)
         seconds = self.timer.take()
         metrics |= {f"seconds/{phase}": value for phase, value in seconds.items()}
-        metrics |= peak_memory_mb(self.context.device)
+        metrics |= self._peak_memory()
         # Said before it is saved: who dies in between says it twice, which listeners expect, and never not at all.
         self.context.emit(EpochEnd(epoch=epoch, metrics=metrics, best=improved))
         last = epoch == self.config.training.epochs or self._out_of_patience()
         if improved or last or epoch % self.config.training.checkpoint_every == 0:
             with self.timer.phase("checkpoint"):  # counted to the next epoch
                 self._save()
+
+    def _peak_memory(self) -> dict[str, float]:
+        """Of the rank that needs most."""
+        own = peak_memory_mb(self.context.device)
+        if self.context.world_size == 1:
+            return own
+        every = self.context.all_gather_rows(torch.tensor([list(own.values())], device=self.context.device))
+        return dict(zip(own, every.max(dim=0).values.tolist(), strict=True))
 
     def _train(self, epoch: int) -> dict[str, float]:
         """All steps of an epoch; mean losses and the rate."""

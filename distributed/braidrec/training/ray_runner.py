@@ -5,7 +5,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,37 +72,48 @@ def run_on_ray(
     return listener.result
 
 
-def placement(config: RunConfig, cluster_cpus: float, num_nodes: int) -> Placement:
+def placement(config: RunConfig, node_cpus: Sequence[float]) -> Placement:
     """CPUs to reserve and threads to use for each worker.
 
-    All but one CPU of the cluster are shared by the workers (a fraction each on small machines), the last is left to
-    Ray Data, whose tasks would otherwise wait for ever. Threads are a worker's share of its node's cores, for reserved
-    CPUs are only a bookkeeping figure.
+    One CPU, on the node that has most, is left to Ray Data, whose tasks would otherwise wait for ever. Of the others
+    each worker gets as many as all can have at once (a fraction on small machines), no worker being on two nodes.
+    Threads are a worker's share of its node's cores, for reserved CPUs are only a bookkeeping figure.
 
+    Args:
+        node_cpus: what Ray counts on each node.
     Raises:
         ConfigError: more CPUs are asked for than there are.
     """
     workers = config.workers
-    free = cluster_cpus - 1
-    if free <= 0:
+    free = sorted(node_cpus)
+    free[-1] -= 1
+    most = _most_cpus_each(free, workers.num)
+    if most <= 0:
         raise ConfigError(
-            f"the Ray cluster has {cluster_cpus:g} CPU, and Ray Data needs one beside the workers: start it with more "
-            "(`ray start --num-cpus 2`; the figure is only for bookkeeping, so it may exceed the cores)"
+            f"the Ray cluster has {sum(node_cpus):g} CPU, and Ray Data needs one beside the workers: start it with "
+            "more (`ray start --num-cpus 2`; the figure is only for bookkeeping, so it may exceed the cores)"
         )
-    if workers.cpus is not None and workers.cpus * workers.num > free:
+    if workers.cpus is not None and workers.cpus > most:
         raise ConfigError(
-            f"workers.cpus={workers.cpus} × workers.num={workers.num} is more than the cluster's {cluster_cpus:g} "
-            f"CPUs without the one that Ray Data needs: use workers.cpus={_hundredths(free / workers.num):g} or fewer "
-            "workers"
+            f"workers.cpus={workers.cpus:g} × workers.num={workers.num} do not fit the cluster's nodes of "
+            f"{', '.join(f'{cpus:g}' for cpus in sorted(node_cpus))} CPUs without the one that Ray Data needs: use "
+            f"workers.cpus={_hundredths(most):g} or fewer workers"
         )
-    cpus = workers.cpus or max(0.01, _hundredths(free / workers.num))
+    cpus = workers.cpus or max(0.01, _hundredths(most))
     if cpus > 1:
         cpus = float(int(cpus))
     # On one machine the cores are counted: its logical CPUs may be more. Elsewhere Ray's figure has to do.
-    cores = len(os.sched_getaffinity(0)) if num_nodes == 1 else cluster_cpus / num_nodes
-    share = max(1, int(cores) // -(-workers.num // num_nodes))
+    nodes = len(node_cpus)
+    cores = len(os.sched_getaffinity(0)) if nodes == 1 else sum(node_cpus) / nodes
+    share = max(1, int(cores) // -(-workers.num // nodes))
     reserved = None if workers.cpus is None else max(1, int(workers.cpus))
     return Placement(cpus=cpus, threads=workers.threads or reserved or share)
+
+
+def _most_cpus_each(free: Sequence[float], workers: int) -> float:
+    """The largest share of which the nodes can hold `workers`: that of some node among some number of them."""
+    shares = sorted((cpus / count for cpus in free for count in range(1, workers + 1) if cpus > 0), reverse=True)
+    return next((share for share in shares if sum(int(cpus / share + 1e-9) for cpus in free) >= workers), 0.0)
 
 
 def _hundredths(cpus: float) -> float:
@@ -215,7 +226,7 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
     from braidrec.training.ray_trainer import StoppableTrainer
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    place = placement(config, ray.cluster_resources().get("CPU", 1.0), len(nodes))
+    place = placement(config, [node["Resources"].get("CPU", 0.0) for node in nodes])
     streams = config.training.order == "permutation"
     return StoppableTrainer(
         train_worker,
