@@ -220,9 +220,13 @@ def _verdict(found: dict[str, list[dict[str, Any]]]) -> str:
     values = mean(fused, "test"), mean(alone, "test")
     beats = "beats" if values[0] > values[1] else "does **not** beat"
     shown = " against ".join(f"{value:.4f}".lstrip("0") for value in values)
+    unfinished = any(
+        " points)" in found[name][0]["settings"] or " seeds)" in found[name][0]["settings"] for name in found
+    )
+    doubt = " Searches are unfinished, so that this is a first look and no finding." if unfinished else ""
     return (
         f"The best model with modalities by validation, {NAMES[fused]}, {beats} the best without, {NAMES[alone]}: test "
-        f"Recall@20 {shown}."
+        f"Recall@20 {shown}.{doubt}"
     )
 
 
