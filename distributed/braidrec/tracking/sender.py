@@ -26,6 +26,8 @@ from braidrec.tracking.owner import HEARTBEAT_TAG
 from braidrec.tracking.store import connect, quiet_mlflow, sqlite_file
 
 KEY_TAG = "braidrec.key"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's page shows the pages for training models, not those for language models."""
 _MAX_DIGEST = 36
 _METRICS_A_REQUEST = 1000
 _PARAMETERS_A_REQUEST = 100
@@ -128,7 +130,8 @@ class Sender:
         if found is not None:
             return str(found.experiment_id)
         try:
-            return str(self._client.create_experiment(name, artifact_location=self._identity.artifact_location))
+            place = self._identity.artifact_location
+            return str(self._client.create_experiment(name, artifact_location=place, tags=EXPERIMENT_TAGS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

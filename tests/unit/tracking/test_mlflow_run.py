@@ -59,6 +59,8 @@ def test_everything_is_logged(started: Start, client: Any, tmp_path: Path, said:
     stored = client.get_run(outcome.run_id)
     assert stored.info.status == "FINISHED"
     assert stored.info.run_name == "first"
+    experiment = client.get_experiment(stored.info.experiment_id)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     assert stored.info.end_time >= stored.info.start_time
     assert stored.data.params == {
         "seed": "42",
