@@ -15,7 +15,7 @@ class CheckpointError(RunError):
     """No usable checkpoint where one is needed. The message names the folder and what is wrong with it."""
 
 
-class EndedEarly(Exception):
+class EndedEarly(Exception):  # noqa: N818 - it is no error
     """A listener wants the run to end here, as a search does with a trial that does not promise much. No failure."""
 
 
