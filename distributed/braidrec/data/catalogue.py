@@ -238,7 +238,10 @@ def _table_records(file: TableFile, layout: Layout) -> Iterator[tuple[int, Any]]
         columns |= {f"keep.{name}": texts[fields[0]] for name, fields in layout.keep.items()}
         if layout.text:
             parts = [texts[fields[0]] for fields in layout.text]
-            joined = pc.binary_join_element_wise(*parts, "\n", null_handling="skip")
+            # An empty part that is always there: Arrow loses the rows of which every part is skipped.
+            empty = pa.array([""] * len(parts[0]))
+            joined = pc.binary_join_element_wise(empty, *parts, "\n", null_handling="skip")
+            joined = pc.utf8_slice_codeunits(joined, 1)  # without the line break that follows it
             columns["text"] = pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), joined)
         if layout.image:
             columns["image"] = texts[layout.image[0]]

@@ -458,7 +458,8 @@ def test_vectors_joined_by_id_and_media(tmp_path):
     (tmp_path / "pictures").mkdir()
     for name in ("i2.jpg", "i4.png", "i3.txt", "other.jpg"):
         (tmp_path / "pictures" / name).write_bytes(b"")
-    table = pa.table({"sku": ["i4", "i1", "i9", "i1"], "name": ["Four", "One", "Nine", "Again"], "year": [4, 1, 9, 1]})
+    names, years = ["Four", None, "One", "Nine", "Again"], [4, None, 1, 9, 1]  # the second has no text at all
+    table = pa.table({"sku": ["i4", "i2", "i1", "i9", "i1"], "name": names, "year": years})
     pacsv.write_csv(table, tmp_path / "items.csv")
     result = run(
         tmp_path / "set",
