@@ -1,5 +1,6 @@
 """`ray job submit` against a running cluster, from a shell in which no environment is activated."""
 
+import re
 import shutil
 import socket
 import sqlite3
