@@ -59,7 +59,9 @@ def share(config: RunConfig, concurrency: int | None, cluster: dict[str, float],
     if concurrency is not None and workers.gpu and concurrency > possible[-1]:
         raise ConfigError(f"concurrency={concurrency}: the cluster's {gpus:g} GPUs allow {possible[-1]}")
     at_once = concurrency or min(possible)
-    each = min(each, _hundredths(free / (at_once * count)))
+    # What the waiting processes hold comes off the workers' share: Ray Data needs its CPU whole.
+    held = CONTROLLER_CPUS * at_once if count > 1 else 0.0
+    each = min(each, _hundredths((free - held) / (at_once * count)))
     cores = len(os.sched_getaffinity(0)) if num_nodes == 1 else int(cpus)
     threads = workers.threads or max(1, min(cores // (at_once * count), 64))
     return Share(
