@@ -12,6 +12,8 @@ WEIGHTS = (
     "installed Python package brings. Read as safetensors, or by torch with weights_only=True."
 )
 
+PASSES = "Passes over the items' texts or sounds."
+
 
 class _Encoder(Strict):
     batch: Positive = Field(default=32, description="Items encoded together; no effect on the vectors but rounding.")
@@ -122,10 +124,12 @@ class Word2VecConfig(_Trained, _Averaged):
 
     kind: Literal["word2vec"] = "word2vec"
     dim: Positive = Field(default=128, description="Numbers a word.")
-    algorithm: Literal["skip_gram", "cbow"] = "skip_gram"
+    algorithm: Literal["skip_gram", "cbow"] = Field(
+        default="skip_gram", description="Predict the context from the word, or the word from its context."
+    )
     window: Positive = Field(default=5, description="Words on either side that count as context.")
     min_count: Positive = Field(default=2, description="Occurrences that a word needs.")
-    epochs: Positive = 10
+    epochs: Positive = Field(default=10, description=PASSES)
 
 
 class WordVectorsConfig(_Trained, _Averaged):
@@ -140,11 +144,14 @@ class Doc2VecConfig(_Trained):
     """Paragraph vectors learnt from the items' texts (Le and Mikolov, ICML 2014)."""
 
     kind: Literal["doc2vec"] = "doc2vec"
-    algorithm: Literal["pv_dm", "pv_dbow"] = "pv_dbow"
+    algorithm: Literal["pv_dm", "pv_dbow"] = Field(
+        default="pv_dbow",
+        description="A word is predicted from the text and its context; or (pv_dbow) from the text alone.",
+    )
     dim: Positive = Field(default=128, description="Numbers an item.")
-    window: Positive = 5
-    min_count: Positive = 2
-    epochs: Positive = 20
+    window: Positive = Field(default=5, description="Words on either side that count as context.")
+    min_count: Positive = Field(default=2, description="Occurrences that a word needs.")
+    epochs: Positive = Field(default=20, description=PASSES)
 
 
 class GruTextConfig(_Trained):
@@ -155,11 +162,11 @@ class GruTextConfig(_Trained):
         default="autoencoder", description="Write the text anew from its vector, or predict each next word."
     )
     dim: Positive = Field(default=128, description="Numbers an item: the GRU's state after the last word.")
-    word_dim: Positive = 64
+    word_dim: Positive = Field(default=64, description="Numbers a word that the GRU reads.")
     max_words: Positive = Field(default=20_000, description="Most frequent words kept; all others are one.")
     max_tokens: Positive = Field(default=64, description="Words read of a text.")
-    epochs: Positive = 5
-    learning_rate: PositiveFloat = 2e-3
+    epochs: Positive = Field(default=5, description=PASSES)
+    learning_rate: PositiveFloat = Field(default=2e-3, description="Of Adam.")
 
 
 class MelConfig(Strict):
@@ -182,7 +189,7 @@ class RecurrentAudioConfig(_Trained):
     """An LSTM or GRU over log-mel frames, trained on the items' sound without labels (Srivastava et al., ICML 2015)."""
 
     kind: Literal["recurrent_audio"] = "recurrent_audio"
-    cell: Literal["lstm", "gru"] = "gru"
+    cell: Literal["lstm", "gru"] = Field(default="gru", description="The recurrent network.")
     objective: Literal["reconstruction", "next_frame"] = Field(
         default="next_frame", description="Reproduce the frames, last one first, from the state; or predict each next."
     )
@@ -191,8 +198,8 @@ class RecurrentAudioConfig(_Trained):
     window_frames: Positive = Field(
         default=200, description="Frames the network reads at a time; windows are averaged."
     )
-    epochs: Positive = 5
-    learning_rate: PositiveFloat = 2e-3
+    epochs: Positive = Field(default=5, description=PASSES)
+    learning_rate: PositiveFloat = Field(default=2e-3, description="Of Adam.")
     fit_items: Positive = Field(default=2_000, description="Items of the train split that it is fitted to, at most.")
 
 
@@ -216,7 +223,7 @@ class VideoConfig(_Encoder):
     kind: Literal["video"] = "video"
     frames: Positive = Field(default=8, description="Frames taken at equal distances, or at most, with `rate`.")
     rate: PositiveFloat | None = Field(default=None, description="Frames a second instead.")
-    pooling: Literal["mean", "max"] = "mean"
+    pooling: Literal["mean", "max"] = Field(default="mean", description="Over the frames' vectors.")
     image: ImageEncoderConfig = TorchvisionConfig()
 
 

@@ -72,7 +72,7 @@ class LimitsConfig(Strict):
 class ExtractWorkersConfig(Strict):
     """The processes that hold the encoder."""
 
-    num: Positive = 1
+    num: Positive = Field(default=1, description="Actors, each with an encoder of its own.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: a GPU each, where there are any.")
     threads: Positive | None = Field(default=None, description="Threads of one; null: the node's CPUs / num.")
 
@@ -80,7 +80,7 @@ class ExtractWorkersConfig(Strict):
 class QualityConfig(Strict):
     """The sheet that shows whether the features mean anything, `extracted/<modality>/sheet.html`."""
 
-    enabled: bool = True
+    enabled: bool = Field(default=True, description="Write the sheet, and compare neighbours by content with chance.")
     examples: Positive = Field(default=8, description="Items shown with their nearest neighbours.")
     neighbours: Positive = Field(default=5, description="Neighbours shown of each.")
     max_items: Positive = Field(default=50_000, description="Items that are compared; a random sample beyond.")
