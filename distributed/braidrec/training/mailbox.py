@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -17,7 +18,14 @@ class Refused:
     reason: str
 
 
-Message = Event | LoopResult | Refused
+@dataclass(frozen=True, kw_only=True)
+class Controlled:
+    """Who is in control of the workers: the handle of Ray Train's controller."""
+
+    controller: Any
+
+
+Message = Event | LoopResult | Refused | Controlled
 
 
 @ray.remote(num_cpus=0)

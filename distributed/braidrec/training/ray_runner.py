@@ -54,7 +54,7 @@ def run_on_ray(
     _refuse_local_storage_on_several_nodes(run_folder)
     mailbox = Mailbox.options(scheduling_strategy=_on_this_node()).remote()  # type: ignore[attr-defined]
     trainer = _trainer(config, folder, run_folder, mailbox)
-    listener = MailboxListener(mailbox, handle, trainer.abort)
+    listener = MailboxListener(mailbox, handle, trainer.abort, trainer.controlled_by)
     try:
         with listener:
             failure = _fit(trainer)
@@ -129,10 +129,17 @@ class MailboxListener:
         handle: receives the events.
         abort: ends the training. Called if `handle` fails, and if a rank refused to go on and the others did not
             follow: they wait for it in a collective.
+        controlled_by: told who is in control of the workers.
     """
 
-    def __init__(self, mailbox: Any, handle: Callable[[Event], None], abort: Callable[[], None]) -> None:
-        self._mailbox, self._handle, self._abort = mailbox, handle, abort
+    def __init__(
+        self,
+        mailbox: Any,
+        handle: Callable[[Event], None],
+        abort: Callable[[], None],
+        controlled_by: Callable[[Any], None] = lambda controller: None,
+    ) -> None:
+        self._mailbox, self._handle, self._abort, self._controlled_by = mailbox, handle, abort, controlled_by
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._listen, name="mailbox", daemon=True)
         self.result: LoopResult | None = None
@@ -178,13 +185,15 @@ class MailboxListener:
                 self._abort()
 
     def _sort(self, message: Any) -> None:
-        from braidrec.training.mailbox import Refused
+        from braidrec.training.mailbox import Controlled, Refused
 
         if isinstance(message, LoopResult):
             self.result = message
         elif isinstance(message, Refused):
             if self.refused is None:
                 self.refused, self._refused_at = message.reason, time.monotonic()
+        elif isinstance(message, Controlled):
+            self._controlled_by(message.controller)
         else:
             self._handle(message)
 

@@ -17,6 +17,10 @@ class StoppableTrainer(TorchTrainer):  # type: ignore[misc]
     def _register_sigint_handler(self, controller: Any) -> None:
         self._controller = controller
 
+    def controlled_by(self, controller: Any) -> None:
+        """Learn the controller from elsewhere: off the main thread the hook is not called."""
+        self._controller = controller
+
     def abort(self) -> None:
         """Ask the controller to end the workers, free what they held and go; does not wait for it."""
         if self._controller is not None:

@@ -6,6 +6,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.train.v2._internal.execution.context import get_train_context
 
 from braidrec.config.load import ConfigError, validate
 from braidrec.config.run import RunConfig
@@ -19,7 +20,7 @@ from braidrec.training.context import ProcessGroup
 from braidrec.training.environment import use_threads
 from braidrec.training.events import EpochEnd, Event
 from braidrec.training.loop import Loop
-from braidrec.training.mailbox import Refused
+from braidrec.training.mailbox import Controlled, Refused
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import RunFolder
 
@@ -60,6 +61,14 @@ class RayWorker(ProcessGroup):
         if self.rank == 0:
             ray.get(self._mailbox.post.remote(result))
 
+    def emit_controller(self) -> None:
+        """Rank 0 names the workers' controller, by which the driver can end them.
+
+        Ray Train tells its trainer who that is on the main thread only, and a trial of a search is on another.
+        """
+        if self.rank == 0:
+            self._mailbox.post.remote(Controlled(controller=get_train_context().controller_actor))
+
     def emit_refusal(self, error: Exception) -> None:
         """Any rank may be the only one that cannot go on, because of its node or because it looks first."""
         ray.get(self._mailbox.post.remote(Refused(reason=str(error))))
@@ -70,6 +79,7 @@ def run_worker(settings: dict[str, Any]) -> None:
     config = validate(RunConfig, settings["config"], "the run's configuration")
     use_threads(settings["threads"])
     context = RayWorker(settings["mailbox"], streams=settings["streams"])
+    context.emit_controller()
     try:
         folder = DatasetFolder.open(config.data.path)
         run_folder = RunFolder(Location.of(settings["run_folder"]))
