@@ -2,10 +2,10 @@
 
     python benchmarks/ray_overhead.py --data ../shared/data/gowalla --epochs 6
 
-One worker with all cores on either side, exact LightGCN; seconds of an epoch's training without evaluation, by the same
-clock in the loop. Both trainings run at once and take turns, an epoch each, the other one stopped with all its
-processes meanwhile: a machine that becomes slower for a minute is slower for both. The first epoch of each does not
-count. The start of Ray and of its worker is printed apart: it is paid once a run.
+One worker with all cores (or `--threads`) on either side, exact LightGCN; seconds of an epoch's training without
+evaluation, by the same clock in the loop. Both trainings run at once and take turns, an epoch each, the other one
+stopped with all its processes meanwhile: a machine that becomes slower for a minute is slower for both. The first epoch
+of each does not count. The start of Ray and of its worker is printed apart: it is paid once a run.
 """
 
 import argparse
@@ -28,15 +28,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="raw MMRec folder or dataset folder")
     parser.add_argument("--epochs", type=int, default=6, help="that count, beside the first")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of either side")
     parser.add_argument("--work", help="folder for prepared data and runs")
     parser.add_argument("--workers", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     work = work_folder(arguments.work)
     data = prepared(arguments.data, work)
     if arguments.workers is not None:
-        _train(data, work, arguments.workers, arguments.epochs + 2)  # never gets to the last one
+        _train(data, work, arguments.workers, arguments.threads, arguments.epochs + 2)  # never gets to the last one
         return
-    players = {name: Player(workers, data.path, str(work), arguments.epochs) for name, workers in SIDES.items()}
+    options = ["--data", data.path, "--work", str(work)]
+    options += ["--epochs", str(arguments.epochs), "--threads", str(arguments.threads)]
+    players = {name: Player(workers, arguments.threads, options) for name, workers in SIDES.items()}
     try:
         for player in players.values():
             player.first_epoch()
@@ -62,17 +65,17 @@ SIDES = {"local": 0, "ray": 1}
 class Player:
     """A training in a process of its own that waits at the end of each epoch, stopped with all its processes."""
 
-    def __init__(self, workers: int, data: str, work: str, epochs: int) -> None:
-        self._command = [sys.executable, __file__, "--data", data, "--work", work, "--epochs", str(epochs)]
-        self._command += ["--workers", str(workers)]
-        self._log = Path(work) / f"ray_overhead_{workers}.log"
+    def __init__(self, workers: int, threads: int, options: list[str]) -> None:
+        self._command = [sys.executable, __file__, *options, "--workers", str(workers)]
+        self._threads = threads
+        self._log = Path(options[options.index("--work") + 1]) / f"ray_overhead_{workers}.log"
         self._process: subprocess.Popen[str] | None = None
         self.start_seconds = 0.0
 
     def first_epoch(self) -> None:
         from braidrec.training.environment import training_environment
 
-        environment = {**os.environ, **training_environment(len(os.sched_getaffinity(0)))}
+        environment = {**os.environ, **training_environment(self._threads)}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 self._command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
@@ -116,7 +119,7 @@ class Player:
                 process.send_signal(number)
 
 
-def _train(data: Any, work: Any, workers: int, epochs: int) -> None:
+def _train(data: Any, work: Any, workers: int, threads: int, epochs: int) -> None:
     from braidrec.training.driver import train
     from braidrec.training.events import EpochEnd, Event, Started
 
@@ -130,7 +133,7 @@ def _train(data: Any, work: Any, workers: int, epochs: int) -> None:
                 print(json.dumps({"seconds": event.metrics["train/seconds"]}), flush=True)
                 sys.stdin.readline()
 
-    keys = [f"training.epochs={epochs}", f"workers.num={workers}", f"workers.threads={len(os.sched_getaffinity(0))}"]
+    keys = [f"training.epochs={epochs}", f"workers.num={workers}", f"workers.threads={threads}"]
     keys += ["evaluation.monitor=null", "evaluation.patience=null", f"evaluation.every={epochs}", "evaluation.at=[20]"]
     keys += ["training.propagation.mode=full"]
     train(run_config("lightgcn", data, work, keys), listeners=(Watch(),))
