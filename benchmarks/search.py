@@ -16,6 +16,7 @@ A sweep that was interrupted goes on when the same command is given again.
 
 import argparse
 import json
+import os
 import statistics
 import time
 from pathlib import Path
@@ -128,8 +129,9 @@ def _search(
 def _overhead(arguments: argparse.Namespace, work: Path, data: str) -> dict[str, Any]:
     """Wall time of a sweep beyond its trainings, as a share of these."""
     once = {"every": 1, "patience": None}
-    first = _sweep("length", {"run": _run(work, data, {"epochs": 10}, once), "space": _rates(1)})
-    an_epoch = _own_seconds(Path(first.folder), first.trials[0]) / 10
+    # As many side by side as later: alone, a trial is faster.
+    first = _sweep("length", {"run": _run(work, data, {"epochs": 40}, once), "space": _rates(os.cpu_count() or 1)})
+    an_epoch = statistics.fmean(_own_seconds(Path(first.folder), record) for record in first.trials) / 40
     epochs = max(10, round(arguments.seconds_each / an_epoch))
     name = f"overhead-{time.strftime('%H%M%S')}"
     sweep = _sweep(name, {"run": _run(work, data, {"epochs": epochs}, once), "space": _rates(arguments.trials)})
