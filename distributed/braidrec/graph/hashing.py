@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
+from torch import Tensor
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST, _SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -42,6 +43,28 @@ def hashed(key: np.uint64, numbers: NDArray[Any]) -> NDArray[np.uint64]:
 def uniform(key: np.uint64, numbers: NDArray[Any]) -> NDArray[np.float64]:
     """A random number in (0, 1) for each of `numbers`: the middle of one of 2⁵² equal steps."""
     return ((hashed(key, numbers) >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def uniform_tensor(key: np.uint64, numbers: Tensor) -> Tensor:
+    """`uniform` of int64 `numbers` where they are, in float64. Products wrap around in int64 as they do in uint64."""
+    mixed = _splitmix64_tensor(_splitmix64_tensor(numbers) ^ _signed(key))
+    return (_shifted(mixed, 12).double() + 0.5) * 2.0**-52
+
+
+def _splitmix64_tensor(values: Tensor) -> Tensor:
+    mixed = values + _signed(_GOLDEN)
+    mixed = (mixed ^ _shifted(mixed, 30)) * _signed(_FIRST)
+    mixed = (mixed ^ _shifted(mixed, 27)) * _signed(_SECOND)
+    return mixed ^ _shifted(mixed, 31)
+
+
+def _shifted(values: Tensor, places: int) -> Tensor:
+    """To the right, with zeros coming in: int64 would repeat its sign."""
+    return (values >> places) & ((1 << (64 - places)) - 1)
+
+
+def _signed(value: np.uint64) -> int:
+    return int(value.astype(np.int64))
 
 
 def normal(key: np.uint64, numbers: NDArray[Any]) -> NDArray[np.float64]:

@@ -50,14 +50,20 @@ class PropagatedAhead:
     Attributes:
         tables: by strand, `[num_nodes, L + 1, F + 2]`: level 0, then what the readout gives (L > 1 where it puts levels
             side by side).
+        counted: by strand, `[num_items]` bool, the items whose row the fusion may use.
     """
 
-    def __init__(self, tables: Mapping[str, Tensor]) -> None:
-        self.tables = dict(tables)
+    def __init__(self, tables: Mapping[str, Tensor], counted: Mapping[str, Tensor]) -> None:
+        self.tables, self.counted = dict(tables), dict(counted)
 
     @classmethod
     def of(
-        cls, bases: Mapping[str, Tensor], propagate: Propagate, num_nodes: int, num_levels: int
+        cls,
+        bases: Mapping[str, Tensor],
+        counted: Mapping[str, Tensor],
+        propagate: Propagate,
+        num_nodes: int,
+        num_levels: int,
     ) -> "PropagatedAhead":
         """Send the bases `[num_items, F + 2]` through the graph.
 
@@ -73,7 +79,7 @@ class PropagatedAhead:
                 table[:, 0, start : start + part.shape[1]] = ego
                 table[:, 1:, start : start + part.shape[1]] = readout.reshape(num_nodes, num_levels, part.shape[1])
             tables[name] = table
-        return cls(tables)
+        return cls(tables, counted)
 
     def rows(self, name: str, seeds: Tensor | None, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Readout `[num_seeds, L · d]` and level 0 `[num_seeds, d]` of a strand.

@@ -92,7 +92,7 @@ class ComposedRecommender(nn.Module):
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
         self.hypergraph, self.matches_cold_length = hypergraph, matches_cold_length
         self.trained_on = trained_on
-        self.ahead = PropagatedAhead({})
+        self.ahead = PropagatedAhead({}, {})
         self.task_names = tuple(tasks or {})
         self.tasks = nn.ModuleDict({parameter_name(name): task for name, task in (tasks or {}).items()})  # type: ignore[misc]
         self.term_names = tuple(f"{name}{part}" for name, task in (tasks or {}).items() for part in task.parts)
@@ -158,7 +158,8 @@ class ComposedRecommender(nn.Module):
             needed = 0 if basis is None else sides.num_rows * (num_levels + 1) * basis.shape[1] * basis.element_size()
             if basis is not None and needed <= left:
                 bases[name], left = basis, left - needed
-        self.ahead = PropagatedAhead.of(bases, propagate, sides.num_rows, num_levels)
+        counted = {name: self.strands.counted(name, inputs) for name in bases}
+        self.ahead = PropagatedAhead.of(bases, counted, propagate, sides.num_rows, num_levels)
         return tuple(bases)
 
     def encode(self, inputs: Inputs) -> Encoded:
@@ -167,7 +168,7 @@ class ComposedRecommender(nn.Module):
         At evaluation `outputs` holds "attention" where fusion weighs the strands: `[items among the seeds, M]`, strands
         in alphabetical order.
         """
-        self.strands.draw_dropout(inputs.num_items)
+        self.strands.draw_dropout()
         encoded = self._propagated(inputs, MAIN, PLAIN)
         beside = self._beside(inputs, encoded)
         if beside is not None:
@@ -265,7 +266,8 @@ class ComposedRecommender(nn.Module):
         items = inputs.sides(inputs.seeds).items
         for name in ahead:
             vectors[name], egos[name] = self.ahead.rows(name, inputs.seeds, self.strands.coefficients(name))
-            present[name] = self.strands.counted(name, inputs, items)
+            counted = self.ahead.counted[name]
+            present[name] = counted if items is None else counted.index_select(0, items)
         return vectors, present, torch.cat([egos[name] for name in self.strands.names], dim=1)
 
     def _propagate_strands(

@@ -71,7 +71,7 @@ class LearnedIncidence(nn.Module):
 
         Args:
             logits: `[n, K]`.
-            generator: of the noise, on the device of the logits. Workers that share the items must draw alike.
+            generator: of the noise, on the device of the logits; None: torch's own.
         Returns:
             `[n, K]`, rows that add up to one.
         """
@@ -84,7 +84,8 @@ class LearnedHypergraph(nn.Module):
     """`α · normalise(Σ_m H^m (H_I^mᵀ H_I^m)^{L−1} H_I^mᵀ Z)`, a row for items and users alike, from all modalities.
 
     Z are the items' ID embeddings; LGMRec sends what their own user–item propagation gives, which a sampled
-    neighbourhood has for the seeds alone. Workers draw the noise and the dropout each for itself.
+    neighbourhood has for the seeds alone. Workers draw the noise and the dropout each for itself, as they do any other
+    dropout. Features are looked at as they were extracted, also where a strand trains its own.
 
     Args:
         dims: F, by modality.

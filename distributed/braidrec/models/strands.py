@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from braidrec.graph.hashing import uniform_tensor
 from braidrec.models.ahead import basis, coefficients
 from braidrec.models.contract import Inputs, TableSpec
 from braidrec.models.fusion.strands import check_names, parameter_name
@@ -60,14 +62,13 @@ class ItemStrands(nn.Module):
         self.dropout = dropout
         self.keep_id_of_cold_items = keep_id_of_cold_items
         self.trainable = dict(trainable or {})
-        self._luck: Tensor | None = None
+        self._dropout_key = np.uint64(0)
 
-    def draw_dropout(self, num_items: int) -> None:
+    def draw_dropout(self) -> None:
         """Decide which modalities items lose from now on, so that an item loses the same wherever it is asked for: in
         the user–item graph, in the item graph, in a view, whole or sampled."""
-        if self.dropout is not None and self.modalities and self.training:
-            device = next(self.parameters()).device
-            self._luck = torch.rand(num_items, len(self.modalities), device=device)
+        if self.dropout is not None and self.training:
+            self._dropout_key = np.uint64(torch.randint(2**62, (1,)).item())
 
     def tables(self) -> dict[str, TableSpec]:
         """Those of trainable features."""
@@ -117,9 +118,9 @@ class ItemStrands(nn.Module):
         """`[F + 2, dim]`: that function."""
         return coefficients(self._projector(modality), self._policy(modality))
 
-    def counted(self, modality: str, inputs: Inputs, items: Tensor | None) -> Tensor:
-        """`[n]` bool: the items whose row the fusion may use, if dropout takes none away."""
-        return self._policy(modality).counts(inputs.features(modality, items)[1])
+    def counted(self, modality: str, inputs: Inputs) -> Tensor:
+        """`[num_items]` bool: the items whose row the fusion may use, if dropout takes none away."""
+        return self._policy(modality).counts(inputs.features(modality, None)[1])
 
     def _features(self, modality: str, inputs: Inputs, items: Tensor | None) -> tuple[Tensor, Tensor]:
         values, present = inputs.features(modality, items)
@@ -138,9 +139,12 @@ class ItemStrands(nn.Module):
         return projector
 
     def _dropped(self, present: dict[str, Tensor], items: Tensor | None, *, whole: bool) -> dict[str, Tensor]:
-        if self.dropout is None or not whole or not self.training:
+        if self.dropout is None or not present or not whole or not self.training:
             return present
-        luck = self._luck if self._luck is None or items is None else self._luck.index_select(0, items)
+        some = next(iter(present.values()))
+        asked = torch.arange(len(some), device=some.device) if items is None else items
+        columns = torch.arange(len(present), device=some.device)
+        luck = uniform_tensor(self._dropout_key, asked.unsqueeze(1) * len(present) + columns)
         return dict(self.dropout(present, luck))
 
     def _id_counts(self, inputs: Inputs, items: Tensor | None, *, like: Tensor) -> Tensor:

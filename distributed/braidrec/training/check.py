@@ -21,6 +21,13 @@ from braidrec.training.features import modalities_of
 from braidrec.training.relations import relations_of
 from braidrec.training.untrained import is_untrained
 
+_OF_TRAINING = {
+    "data": ("delivery", "memory_limit_mb", "shuffle_buffer"),
+    "evaluation": ("every", "patience", "watch_test"),
+    "workers": ("cpus", "gpu", "backend", "max_failures", "timeout_seconds"),
+}
+"""Keys beside those of `training` that say something of epochs, or of several workers."""
+
 
 def check_run(config: RunConfig, folder: DatasetFolder) -> None:
     """Refuse a run that could not end well.
@@ -109,6 +116,9 @@ def _check_untrained(config: RunConfig) -> None:
         changed.append("objective")
     if config.training != TrainingConfig():
         changed.append("training")
+    for part, keys in _OF_TRAINING.items():
+        given = getattr(config, part)
+        changed += [f"{part}.{key}" for key in keys if getattr(given, key) != type(given).model_fields[key].default]
     if changed:
         raise ConfigError(
             f"{changed[0]} has no effect: model.encoder.kind={encoder.kind} trains nothing; remove these keys"

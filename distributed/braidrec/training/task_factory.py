@@ -185,6 +185,11 @@ def _reconstruct(key: str, wanted: ReconstructConfig, config: ModelConfig, dims:
         _check_strand(key, strand, config, dims, fused=False)
     if wanted.modality in wanted.sources:
         raise ConfigError(f"{key}.sources: {wanted.modality!r} would be predicted from itself; leave it out")
+    if not wanted.sources and wanted.modality in config.modalities.trainable:
+        raise ConfigError(
+            f"{key}: {wanted.modality!r} is trained from its extracted vectors on, so these are not what its projector "
+            "reads any more; give sources, or leave it out of model.modalities.trainable"
+        )
     if not wanted.sources and not wanted.rate:
         raise ConfigError(f"{key}.rate=0 hides nothing, so that there is nothing to predict; give sources, or a rate")
     loss: ReconstructionLoss = ReconstructionMSE() if wanted.loss == "mse" else ReconstructionCosine(exponent=2.0)

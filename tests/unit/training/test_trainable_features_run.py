@@ -19,6 +19,7 @@ from braidrec.training.local_worker import LocalWorker
 
 USE = 'model.modalities.use=["*"]'
 TRAIN_IMAGE = "model.modalities.trainable=[image]"
+HIDE_IMAGE = "model.self_supervision.a={kind: reconstruct, modality: image}"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def test_start_movement_and_evaluation(data: Path, tmp_path: Path) -> None:
         (("model.modalities.trainable=[imagee]",), "imagee"),
         ((TRAIN_IMAGE, "model.modalities.missing=mean"), "missing=mean"),
         ((TRAIN_IMAGE, "model.encoder={kind: vbpr_mm}"), "modalities"),
+        ((TRAIN_IMAGE, HIDE_IMAGE), r"a: 'image' is trained .* sources"),
     ],
 )
 def test_refused_before_work_starts(data: Path, tmp_path: Path, overrides: tuple[str, ...], names: str) -> None:
