@@ -87,16 +87,11 @@ class ProgressDisplay:
         self._epochs = event.epochs
         self._epochs_done = 0
         self._start = self._epoch_start = self._clock()
-        if not event.steps_per_epoch:
-            self._show_facts(event)
-            return
-        self._print(
-            f"epochs {event.first_epoch} to {event.epochs}, {event.steps_per_epoch:,} steps and "
-            f"{event.interactions_per_epoch:,} interactions each"
-        )
-        self._show_facts(event)
-
-    def _show_facts(self, event: Started) -> None:
+        if event.steps_per_epoch:  # a run without training has none
+            self._print(
+                f"epochs {event.first_epoch} to {event.epochs}, {event.steps_per_epoch:,} steps and "
+                f"{event.interactions_per_epoch:,} interactions each"
+            )
         for name, fact in event.facts.items():
             self._print(f"  {name}: {fact}")
 

@@ -64,7 +64,7 @@ def print_strands(metrics: Mapping[str, float], *, console: Console | None = Non
     for column in ("mean", "10 %", "90 %"):
         table.add_column(column, justify="right")
     for strand in strands:
-        figures = (value(metrics[f"attention/{strand}/{figure}"]) for figure in ("mean", "q10", "q90"))
+        figures = (f"{metrics[f'attention/{strand}/{figure}']:.4f}" for figure in ("mean", "q10", "q90"))
         table.add_row(escape(strand), *figures)
     (console or Console()).print(table)
 

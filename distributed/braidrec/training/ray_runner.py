@@ -245,6 +245,7 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
             "mailbox": mailbox,
             "threads": place.threads,
             "streams": streams,
+            "name_controller": threading.current_thread() is not threading.main_thread(),
         },
         scaling_config=ScalingConfig(
             num_workers=config.workers.num,

@@ -6,7 +6,6 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-from ray.train.v2._internal.execution.context import get_train_context
 
 from braidrec.config.load import ConfigError, validate
 from braidrec.config.run import RunConfig
@@ -64,8 +63,11 @@ class RayWorker(ProcessGroup):
     def emit_controller(self) -> None:
         """Rank 0 names the workers' controller, by which the driver can end them.
 
-        Ray Train tells its trainer who that is on the main thread only, and a trial of a search is on another.
+        Ray Train tells its trainer who that is on the main thread only, and a trial of a search is on another. No
+        public call of Ray knows the controller, so other trainings do without.
         """
+        from ray.train.v2._internal.execution.context import get_train_context
+
         if self.rank == 0:
             self._mailbox.post.remote(Controlled(controller=get_train_context().controller_actor))
 
@@ -79,7 +81,8 @@ def run_worker(settings: dict[str, Any]) -> None:
     config = validate(RunConfig, settings["config"], "the run's configuration")
     use_threads(settings["threads"])
     context = RayWorker(settings["mailbox"], streams=settings["streams"])
-    context.emit_controller()
+    if settings["name_controller"]:
+        context.emit_controller()
     try:
         folder = DatasetFolder.open(config.data.path)
         run_folder = RunFolder(Location.of(settings["run_folder"]))
