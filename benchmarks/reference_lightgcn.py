@@ -5,8 +5,8 @@ negatives by a Python loop over the batch's users with a set of each user's item
 It is as fast as such code is: no logging, no evaluation, adjacency built once and coalesced.
 """
 
-import random
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 class ReferenceLightGCN(nn.Module):
     """LightGCN with mean readout over a COO adjacency."""
+
+    wants_negatives = True
 
     def __init__(self, users: NDArray[np.int32], items: NDArray[np.int32], sizes: tuple[int, int], layers: int) -> None:
         super().__init__()
@@ -58,7 +60,25 @@ def time_batches(
     batch_size: int = 2048,
 ) -> list[float]:
     """Seconds of each of `batches` training batches, after two that warm up."""
-    model = ReferenceLightGCN(users, items, sizes, layers)
+    return time_steps(
+        ReferenceLightGCN(users, items, sizes, layers), (users, items), sizes, batches=batches, batch_size=batch_size
+    )
+
+
+def time_steps(
+    model: Any,
+    edges: tuple[NDArray[np.int32], NDArray[np.int32]],
+    sizes: tuple[int, int],
+    *,
+    batches: int,
+    batch_size: int = 2048,
+) -> list[float]:
+    """Seconds of each of `batches` batches of any reference model, after two that warm up.
+
+    Args:
+        model: has `wants_negatives` and `loss(users, items, negatives)`.
+    """
+    users, items = edges
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     owned: list[set[int]] = [set() for _ in range(sizes[0])]
     for user, item in zip(users.tolist(), items.tolist(), strict=True):
@@ -68,28 +88,11 @@ def time_batches(
     for batch in range(batches + 2):
         start = time.perf_counter()
         rows = order[np.arange(batch * batch_size, (batch + 1) * batch_size) % len(order)]
-        drawn = [draw_negative(owned[user], sizes[1]) for user in users[rows].tolist()]
-        loss = model.loss(
-            torch.from_numpy(users[rows]).long(), torch.from_numpy(items[rows]).long(), torch.tensor(drawn)
-        )
+        wanted = users[rows].tolist() if model.wants_negatives else []
+        drawn = torch.tensor([draw_negative(owned[user], sizes[1]) for user in wanted], dtype=torch.int64)
+        loss = model.loss(torch.from_numpy(users[rows]).long(), torch.from_numpy(items[rows]).long(), drawn)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         seconds.append(time.perf_counter() - start)
     return seconds[2:]
-
-
-def draw_negative(owned: set[int], num_items: int) -> int:
-    item = random.randrange(num_items)
-    while item in owned:
-        item = random.randrange(num_items)
-    return item
-
-
-def coo_adjacency(users: NDArray[np.int32], items: NDArray[np.int32], sizes: tuple[int, int]) -> Tensor:
-    row = np.concatenate([users, items + sizes[0]]).astype(np.int64)
-    column = np.concatenate([items + sizes[0], users]).astype(np.int64)
-    degree = np.bincount(row, minlength=sum(sizes)).astype(np.float64)
-    values = 1.0 / np.sqrt(degree[row] * degree[column])
-    indices = torch.from_numpy(np.stack([row, column]))
-    return torch.sparse_coo_tensor(indices, torch.from_numpy(values).float(), (sum(sizes), sum(sizes))).coalesce()

@@ -7,14 +7,13 @@ as such code is: no logging, no evaluation, graphs built once and coalesced, FRE
 frozen, where much research code trains them, which would cost Adam two more tables of moments.
 """
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from reference_lightgcn import coo_adjacency, draw_negative
+from reference_lightgcn import coo_adjacency, time_steps
 from torch import Tensor, nn
 
 Sizes = tuple[int, int]
@@ -141,23 +140,7 @@ def time_batches(
     kept = np.random.default_rng(0).random(len(users)) >= (0.8 if name == "freedom" else 0.0)
     adjacency = coo_adjacency(users[kept], items[kept], sizes)
     model = REFERENCES[name](adjacency, sizes, tables, [_neighbour_graph(table) for table in tables])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    owned: list[set[int]] = [set() for _ in range(sizes[0])]
-    for user, item in zip(users.tolist(), items.tolist(), strict=True):
-        owned[user].add(item)
-    order = np.random.default_rng(0).permutation(len(users))
-    seconds = []
-    for batch in range(batches + 2):
-        start = time.perf_counter()
-        rows = order[np.arange(batch * batch_size, (batch + 1) * batch_size) % len(order)]
-        wanted = users[rows].tolist() if model.wants_negatives else []
-        drawn = torch.tensor([draw_negative(owned[user], sizes[1]) for user in wanted], dtype=torch.int64)
-        loss = model.loss(torch.from_numpy(users[rows]).long(), torch.from_numpy(items[rows]).long(), drawn)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    return seconds[2:]
+    return time_steps(model, edges, sizes, batches=batches, batch_size=batch_size)
 
 
 def _bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
