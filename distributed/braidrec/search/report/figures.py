@@ -36,7 +36,7 @@ def layout(figure: Any, height: int, **changes: Any) -> Any:
     return figure
 
 
-def validation_heat_map(comparison: Comparison) -> Any | None:
+def heat_map_of_validation(comparison: Comparison) -> Any | None:
     """The best trial of each fusion point, with the middle half of the trials there; None for fewer than two points."""
     import numpy as np
 
@@ -54,7 +54,7 @@ def validation_heat_map(comparison: Comparison) -> Any | None:
     return _heat_map({point: cell(scores) for point, scores in points.items()}, comparison.monitor)
 
 
-def test_heat_map(comparison: Comparison) -> Any | None:
+def heat_map_of_test(comparison: Comparison) -> Any | None:
     """The contender of each fusion point that is best on validation, with its interval; None for fewer than two."""
     chosen: dict[tuple[str, str], Contender] = {}
     for contender in comparison.contenders:  # best on validation first

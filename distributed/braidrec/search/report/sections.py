@@ -11,10 +11,10 @@ from braidrec.search.compare_result import Comparison, Contender, Cost, Pair
 from braidrec.search.compare_runs import short_names, shown
 from braidrec.search.importance import MIN_TRIALS, Importance
 from braidrec.search.report.figures import (
+    heat_map_of_test,
+    heat_map_of_validation,
     learning_curves,
     parallel_coordinates,
-    test_heat_map,
-    validation_heat_map,
 )
 from braidrec.search.report.outcome_figures import (
     WARMTH,
@@ -95,7 +95,7 @@ def _candidates(comparison: Comparison) -> str:
 
 
 def _fusion(comparison: Comparison) -> str:
-    tested, searched = test_heat_map(comparison), validation_heat_map(comparison)
+    tested, searched = heat_map_of_test(comparison), heat_map_of_validation(comparison)
     if tested is None and searched is None:
         return absent("All runs fuse alike, or not at all: vary model.fusion.timing, combine or weighting to see this.")
     parts = []
