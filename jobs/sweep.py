@@ -22,7 +22,7 @@ def main() -> None:
     parser = job_parser(__doc__)
     parser.add_argument("--resume", metavar="NAME", help="go on with the sweep of this name (in runs/) or folder")
     arguments = parser.parse_args()
-    from braidrec.config.load import load_config, to_yaml
+    from braidrec.config.load import load_config, merged, read_plain, to_yaml
     from braidrec.config.sweep import SweepConfig
     from braidrec.tracking.naming import redact
 
@@ -32,9 +32,11 @@ def main() -> None:
 
         files = [stored_config(arguments.resume)]
     config = load_config(SweepConfig, files, arguments.overrides)
-    from braidrec.training.environment import restart_with_training_environment
+    from braidrec.training.environment import allocator_of, restart_with_training_environment
 
-    restart_with_training_environment(1)  # the processes of trials inherit how memory is allocated
+    # The processes of trials inherit how memory is allocated.
+    allocator = allocator_of(merged(read_plain(config.base), dict(config.run)))
+    restart_with_training_environment(1, allocator=allocator)
     print(redact(to_yaml(config)), flush=True)
     from braidrec.search.summary import print_sweep_result
     from braidrec.search.sweep import run_sweep

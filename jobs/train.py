@@ -30,7 +30,7 @@ def main() -> None:
     from braidrec.training.environment import restart_with_training_environment
 
     if config.workers.num == 0:
-        restart_with_training_environment(config.workers.threads)
+        restart_with_training_environment(config.workers.threads, allocator=config.workers.allocator)
     from braidrec.display.results import print_train_result
     from braidrec.training.driver import train, with_absolute_places
 

@@ -229,6 +229,11 @@ class WorkersConfig(Strict):
         default=3, description="Worker failures survived before giving up."
     )
     timeout_seconds: Positive = Field(default=600, description="A collective waiting longer than this has failed.")
+    allocator: Literal["tuned", "system"] = Field(
+        default="tuned",
+        description="tuned: freed memory is kept, in huge pages, which is faster on CPUs; system: as the machine does. "
+        "GLIBC_TUNABLES or LD_PRELOAD in the environment wins.",
+    )
 
 
 class TrackingConfig(Strict):

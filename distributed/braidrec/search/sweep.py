@@ -145,7 +145,8 @@ class Sweeper:
         for name, setting in _TUNE_ENVIRONMENT.items():
             os.environ.setdefault(name, setting)
         quiet_ray()
-        start_ray(max(0, cpus_to_declare(self._base, self.sweep.concurrency) - 1))
+        declared = cpus_to_declare(self._base, self.sweep.concurrency)
+        start_ray(max(0, declared - 1), self._base.workers.allocator)
         import logging
 
         import ray

@@ -46,7 +46,7 @@ def run_on_ray(
     Raises:
         RunError: the run refused to go on, or workers died more often than `workers.max_failures`.
     """
-    start_ray(config.workers.num)
+    start_ray(config.workers.num, config.workers.allocator)
     import ray
 
     from braidrec.training.mailbox import Mailbox
@@ -257,7 +257,7 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
             name=f"start-{secrets.token_hex(4)}",
             storage_path=run_folder.child("ray").uri,
             failure_config=FailureConfig(max_failures=config.workers.max_failures),
-            worker_runtime_env={"env_vars": quiet_ray().worker_environment | training_environment(place.threads)},
+            worker_runtime_env={"env_vars": quiet_ray().worker_environment | _environment(config, place)},
         ),
         torch_config=TorchConfig(
             backend=None if config.workers.backend == "auto" else config.workers.backend,
@@ -266,6 +266,10 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
         datasets={"train": train_shards(config, folder)} if streams else {},
         dataset_config=shard_config(),
     )
+
+
+def _environment(config: RunConfig, place: Placement) -> dict[str, str]:
+    return training_environment(place.threads, allocator=config.workers.allocator)
 
 
 def _on_this_node() -> Any:

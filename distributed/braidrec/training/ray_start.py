@@ -14,6 +14,7 @@ import braidrec
 from braidrec.config.load import ConfigError
 from braidrec.display.quiet import quiet_ray
 from braidrec.errors import Stopped
+from braidrec.training.environment import allocation_environment
 
 _EVERYWHERE = {
     # How long a signal waits while the driver waits for Ray; a stopped job has three seconds in all.
@@ -37,13 +38,16 @@ SECONDS_TO_GO = 5.0
 """For the processes of a Ray that has been shut down, before they are killed."""
 
 
-def start_ray(num_workers: int) -> None:
+def start_ray(num_workers: int, allocator: str = "tuned") -> None:
     """Connect to the cluster that RAY_ADDRESS names (as a submitted job does), or start Ray here.
 
     A Ray started here gets at least one logical CPU more than there are workers, so that Ray Data's tasks never wait
     for a CPU that training holds; it has no dashboard, which would cost ten processes. On a cluster the library itself
     travels with the job.
 
+    Args:
+        num_workers: that will train.
+        allocator: how the job's processes on a cluster get their memory (`workers.allocator`); here they inherit it.
     Raises:
         ConfigError: RAY_ADDRESS names a place for submitting jobs, not a cluster.
         Stopped: SIGTERM arrived meanwhile.
@@ -64,7 +68,8 @@ def start_ray(num_workers: int) -> None:
     with _our_signals():
         if address:
             package = str(Path(braidrec.__file__).parent)
-            ray.init(runtime_env={"py_modules": [package]}, **quiet.init_arguments)
+            environment = {"py_modules": [package], "env_vars": allocation_environment(allocator)}
+            ray.init(runtime_env=environment, **quiet.init_arguments)
         else:
             cpus = max(len(os.sched_getaffinity(0)), num_workers + 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet.init_arguments)

@@ -1,11 +1,21 @@
 """Seconds by phase, peak memory, and the environment of a process that trains."""
 
+import os
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 
-from braidrec.training.environment import MARK, training_environment, use_threads
+from braidrec.training.environment import (
+    MARK,
+    allocation_environment,
+    allocator_of,
+    give_memory_back,
+    training_environment,
+    use_threads,
+)
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
 
 
@@ -41,6 +51,57 @@ def test_memory_stays_in_the_heap_unless_the_user_says_otherwise() -> None:
     assert int(tunables["glibc.malloc.mmap_threshold"]) == 8 * 2**30
     for present in ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, {"LD_PRELOAD": "/usr/lib/libtcmalloc.so"}):
         assert "GLIBC_TUNABLES" not in training_environment(1, present)
+    # A driver that was started again with them hands them on to processes on other machines.
+    assert allocation_environment("tuned", wanted) == {"GLIBC_TUNABLES": wanted["GLIBC_TUNABLES"]}
+
+
+def test_memory_is_allocated_as_the_machine_does_where_the_configuration_says_so() -> None:
+    assert allocation_environment("system", {}) == {}
+    assert set(training_environment(2, {}, allocator="system")) == {"OMP_NUM_THREADS", MARK}
+    assert allocator_of({"workers": {"allocator": "system"}}) == "system"
+    for silent in ({}, {"workers": {"num": 1}}, {"workers": None}, {"workers": {"allocator": None}}):
+        assert allocator_of(silent) == "tuned"
+
+
+_SHOW = """
+import ctypes, resource, sys
+import numpy as np
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.zeros(1 << 22)[:] = 1.0
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_freed_memory_is_used_again_without_the_kernel() -> None:
+    """Twenty arrays of 32 MiB one after the other, in processes of either kind: page faults of the program."""
+    faults = {}
+    for allocator in ("tuned", "system"):
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", "LD_PRELOAD")
+        }
+        environment |= training_environment(1, {}, allocator=allocator)
+        done = subprocess.run(
+            [sys.executable, "-c", _SHOW], env=environment, capture_output=True, text=True, check=True
+        )
+        faults[allocator] = int(done.stdout)
+    assert faults["tuned"] * 4 < faults["system"]
+
+
+def test_memory_is_given_back() -> None:
+    code = """
+import psutil
+from braidrec.training.environment import give_memory_back
+blocks = [bytearray(1 << 20) for _ in range(300)]
+del blocks
+held = psutil.Process().memory_info().rss
+give_memory_back()
+print(held - psutil.Process().memory_info().rss)
+"""
+    environment = os.environ | training_environment(1, {}) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 200 << 20
+    give_memory_back()  # harmless anywhere
 
 
 def test_threads_of_torch_and_dgl() -> None:
