@@ -59,5 +59,9 @@ def replay(judge: TrialScheduler, records: Iterable[TrialRecord]) -> None:
         result: dict[str, Any] = {}
         for epoch, score in record.curve:
             result = {"epoch": epoch, "score": score}
-            judge.on_trial_result(None, past, result)
+            if isinstance(judge, MedianStoppingRule):
+                # It keeps what it is told at an end and judges nothing: asked for a decision it might stop the past.
+                judge.on_trial_complete(None, past, result)
+            else:
+                judge.on_trial_result(None, past, result)
         judge.on_trial_complete(None, past, result)

@@ -5,10 +5,10 @@ known of each trial and whether the budget is used up is decided here, in the dr
 experiment files are pickles, which are never read.
 """
 
-import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,15 +25,15 @@ from braidrec.search.process import Task, TrialProcess
 from braidrec.search.records import Book, TrialRecord
 from braidrec.search.resources import Share
 
-SAME_FAILURES = 3
-"""If so many trials have ended, and all failed in the same way, the fault is not in what is searched over."""
+SECONDS_BETWEEN_SAVES = 10.0
+"""How much of what running trials have done a driver that is killed forgets at most."""
 
 
 class Source(Protocol):
     """Where the trainings of a phase come from, and who wants to know what became of them."""
 
-    def next(self) -> tuple[TrialRecord, Task] | None:
-        """The next training; None: there is none any more."""
+    def next(self) -> tuple[TrialRecord, Task | None] | None:
+        """The next training; None: there is none any more. One without a task is refused: its record says why."""
         ...
 
     def saw(self, record: TrialRecord) -> None:
@@ -48,6 +48,14 @@ class Source(Protocol):
         """The budget that is used up, in words; None while there is some left."""
         ...
 
+    def common_fault(self) -> str | None:
+        """Why no training that is still to come could do better, judged after every end; None while one might."""
+        ...
+
+    def left_off(self) -> None:
+        """The phase ends here though trainings are running, which a later session goes on with."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -55,6 +63,21 @@ class Limits:
 
     share: Share
     worker_failures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Running:
+    """A training that Tune has begun: its record, when it would have begun were it of one piece, and its end."""
+
+    record: TrialRecord
+    start: float
+    epochs: int
+    patience: int | None
+
+    def is_at_its_end(self) -> bool:
+        """Whether the validation seen last was its last one. (`curve` holds the best so far, which repeats itself.)"""
+        stale = sum(value == self.record.score for _, value in self.record.curve) - 1
+        return self.record.epochs >= self.epochs or (self.patience is not None and stale >= self.patience)
 
 
 class Phase:
@@ -80,9 +103,10 @@ class Phase:
     ) -> None:
         self.source, self.book, self.judge = source, book, judge
         self._limits, self._folder, self._clock = limits, folder, clock
-        self._by_trial: dict[str, tuple[TrialRecord, float]] = {}
-        self._ended: list[TrialRecord] = []
+        self._by_trial: dict[str, _Running] = {}
+        self._saved = clock()
         self.hopeless: str | None = None
+        self.fault: BaseException | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Tune pickles what it holds into its experiment files, which nobody reads: there is nothing of us in them."""
@@ -95,45 +119,84 @@ class Phase:
         """Train everything.
 
         Raises:
-            RunError: the first trials all failed in the same way.
+            RunError: no training that is still to come could do better.
         """
         try:
             _tuner(self, self._limits, self._folder).fit()
+        except BaseException as error:
+            self.leave_off()
+            if self.fault is not None and isinstance(error, Exception):
+                raise self.fault from None  # and not what Tune makes of it
+            raise
         finally:
             if self._folder.is_local:
                 shutil.rmtree(Path(self._folder.path), ignore_errors=True)
+        if self.fault is not None:
+            raise self.fault
         if self.hopeless is not None:
-            raise RunError(f"the first {SAME_FAILURES} trials failed in the same way: {self.hopeless}")
+            raise RunError(self.hopeless)
 
     def next_task(self, trial_id: str) -> dict[str, Any] | None:
         """The configuration of Tune's next trial."""
-        if self.hopeless is not None or self.source.is_used_up() is not None:
-            return None
-        found = self.source.next()
-        if found is None:
-            return None
-        record, task = found
-        self._by_trial[trial_id] = (record, self._clock() - record.seconds)
-        if record not in self.book.records:
-            self.book.records.append(record)
-        self.book.save()
-        return task.to_plain()
+        while self.is_over() is None:
+            found = self.source.next()
+            if found is None:
+                return None
+            record, task = found
+            if record not in self.book.records:
+                self.book.records.append(record)
+            if task is None:
+                self._write_down(record)
+                continue
+            self._by_trial[trial_id] = _Running(
+                record=record, start=self._clock() - record.seconds, epochs=task.epochs, patience=task.patience
+            )
+            self.book.save()
+            return task.to_plain()
+        return None
 
     def saw(self, trial_id: str, result: dict[str, Any]) -> None:
         """A validation of a trial."""
-        record, start = self._by_trial[trial_id]
-        record.saw(int(result["epoch"]), float(result["score"]))
-        record.seconds = self._clock() - start
-        self.source.saw(record)
+        running = self._by_trial[trial_id]
+        running.record.saw(int(result["epoch"]), float(result["score"]))
+        running.record.seconds = self._clock() - running.start
+        self.source.saw(running.record)
+        if self._clock() - self._saved >= SECONDS_BETWEEN_SAVES:
+            self._save()
+
+    def is_at_its_end(self, trial_id: str) -> bool:
+        """Whether a trial has no epoch left: whatever the judge or the budget says, it ends by itself, as finished."""
+        return self._by_trial[trial_id].is_at_its_end()
 
     def is_over(self) -> str | None:
         """Why running trials should end now, if they should."""
-        return self.hopeless or self.source.is_used_up()
+        fault = None if self.fault is None else f"the sweep failed: {self.fault}"
+        return fault or self.hopeless or self.source.is_used_up()
+
+    @contextmanager
+    def kept_fault(self) -> Iterator[None]:
+        """Tune takes an error of ours for one of the trial's and goes on: it is kept, and raised by `run`."""
+        try:
+            yield
+        except Exception as error:
+            self.fault = self.fault or error
+            raise
+
+    def leave_off(self) -> None:
+        """Write down how far the running trials have come."""
+        for running in self._by_trial.values():
+            running.record.seconds = self._clock() - running.start
+        self.source.left_off()
+        self._save()
 
     def ended(self, trial_id: str, result: dict[str, Any], death: str | None = None) -> None:
         """A trial has ended: by itself, by the judge, or with its process."""
-        record, start = self._by_trial.pop(trial_id)
-        record.seconds = self._clock() - start
+        running = self._by_trial.pop(trial_id, None)
+        if running is None and self.fault is not None:
+            return  # the one in whose recording the fault was
+        assert running is not None
+        record = running.record
+        record.seconds = self._clock() - running.start
         if death is not None or "failure" in result:
             record.state, record.reason = "failed", death or str(result["failure"])
         elif result.get("finished"):
@@ -142,20 +205,19 @@ class Phase:
             record.metrics = result.get("metrics", {})
         else:
             why = self.is_over()
-            record.state = "stopped_early"
+            record.state, record.cut = "stopped_early", why is not None
             record.reason = why or f"less promising than others after {record.epochs} epochs"
-        self._ended.append(record)
-        self.source.ended(record)
-        self.book.save()
-        self._look_for_a_common_fault()
+        self._write_down(record)
 
-    def _look_for_a_common_fault(self) -> None:
-        first = self._ended[:SAME_FAILURES]
-        if len(first) < SAME_FAILURES or len(self._ended) > SAME_FAILURES:
-            return
-        reasons = {re.sub(r"\d[\d.e+-]*", "#", record.reason or "") for record in first if record.state == "failed"}
-        if all(record.state == "failed" for record in first) and len(reasons) == 1:
-            self.hopeless = first[0].reason
+    def _write_down(self, record: TrialRecord) -> None:
+        """An end, whose state and reason are in the record."""
+        self.source.ended(record)
+        self._save()
+        self.hopeless = self.hopeless or self.source.common_fault()
+
+    def _save(self) -> None:
+        self._saved = self._clock()
+        self.book.save()
 
 
 def _nothing() -> None:
@@ -170,7 +232,8 @@ class _Searcher(Searcher):  # type: ignore[misc]
         self._phase = phase
 
     def suggest(self, trial_id: str) -> Any:
-        task = self._phase.next_task(trial_id)
+        with self._phase.kept_fault():
+            task = self._phase.next_task(trial_id)
         return Searcher.FINISHED if task is None else task
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -189,6 +252,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, phase: Phase) -> None:
         super().__init__()
         self._phase, self._judge = phase, phase.judge or FIFOScheduler()
+        self._condemned: set[str] = set()
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._judge.on_trial_add(tune_controller, trial)
@@ -196,8 +260,19 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "score" not in result:
             return str(TrialScheduler.CONTINUE)
+        with self._phase.kept_fault():
+            return self._decide(tune_controller, trial, result)
+
+    def _decide(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         self._phase.saw(trial.trial_id, result)
-        decision = self._judge.on_trial_result(tune_controller, trial, result)
+        decision = TrialScheduler.CONTINUE
+        # Whom it wanted to stop at its last epoch may die there and come again; a judge refuses to see it twice.
+        if trial.trial_id not in self._condemned:
+            decision = self._judge.on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP:
+            self._condemned.add(trial.trial_id)
+        if self._phase.is_at_its_end(trial.trial_id):
+            return str(TrialScheduler.CONTINUE)
         return str(TrialScheduler.STOP if self._phase.is_over() is not None else decision)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
@@ -216,13 +291,15 @@ class _Watcher(tune.Callback):  # type: ignore[misc]
         self._phase, self._worker_failures = phase, worker_failures
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._phase.ended(trial.trial_id, trial.last_result)
+        with self._phase.kept_fault():
+            self._phase.ended(trial.trial_id, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         times = f"{self._worker_failures + 1} times" if self._worker_failures else "once"
-        self._phase.ended(
-            trial.trial_id, {}, f"its process died {times} (killed, perhaps for want of memory, or crashed)"
-        )
+        with self._phase.kept_fault():
+            self._phase.ended(
+                trial.trial_id, {}, f"its process died {times} (killed, perhaps for want of memory, or crashed)"
+            )
 
 
 def _tuner(phase: Phase, limits: Limits, folder: Location) -> Any:

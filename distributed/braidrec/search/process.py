@@ -25,11 +25,13 @@ from braidrec.data.storage import Location
 from braidrec.errors import EndedEarly, RunError
 from braidrec.training.driver import train
 from braidrec.training.events import EpochEnd, Event
+from braidrec.training.lease import HEARTBEAT_SECONDS, LEASE_SECONDS, Lease
 from braidrec.training.listeners import MetricsFile
 from braidrec.training.run_folder import RunFolder
 
-SECONDS_FOR_A_LEASE = 30.0
-"""How long a run is waited for that a process holds which is being ended, such as that of a killed driver."""
+SECONDS_FOR_A_LEASE = LEASE_SECONDS + 2 * HEARTBEAT_SECONDS
+"""How long a run is waited for that a process holds which is being ended, such as that of a killed driver. Where no
+lock says that it is gone, its lease has to run out."""
 _LONGEST_REASON = 500
 
 
@@ -52,6 +54,17 @@ class Task:
     sign: int
     tags: dict[str, str]
     tested: bool
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole training."""
+        return int(self.config["training"]["epochs"])
+
+    @property
+    def patience(self) -> int | None:
+        """Validations without a better one after which the training ends by itself."""
+        found: int | None = self.config["evaluation"]["patience"]
+        return found
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -128,7 +141,7 @@ class Training:
             return
         except (ConfigError, DatasetError, RunError) as error:
             outcome = {"failure": str(error)[:_LONGEST_REASON]}
-        except Exception as error:  # whatever a trial dies of, the sweep goes on
+        except BaseException as error:  # whatever a trial dies of, `next` waits for a result, and the sweep goes on
             first_line = (str(error).strip() or "no message").splitlines()[0]
             outcome = {"failure": f"{type(error).__name__}: {first_line}"[:_LONGEST_REASON]}
         self._results.put({**outcome, "seconds": time.monotonic() - started, "done": True})
@@ -151,8 +164,6 @@ class Training:
 
     def _wait_for_lease(self, location: Location) -> None:
         """Let the process of an earlier session go first, if it is on its way out."""
-        from braidrec.training.lease import Lease
-
         if not location.is_folder():
             return
         deadline = time.monotonic() + SECONDS_FOR_A_LEASE

@@ -31,6 +31,8 @@ class TrialRecord:
         curve: (epoch, best score so far), as the search saw them.
         mlflow_run_id: None while it is not known, or if tracking is off.
         metrics: of a final run, all that it was tested on; empty for a trial.
+        cut: stopped early by the end of the budget or of the sweep, not for want of promise: with a larger budget it
+            goes on.
     """
 
     name: str
@@ -46,6 +48,7 @@ class TrialRecord:
     curve: list[tuple[int, float]] = field(default_factory=list)
     mlflow_run_id: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    cut: bool = False
 
     def saw(self, epoch: int, score: float) -> None:
         """The best score after an epoch; one that is trained again, after a death, replaces what was known of it."""
@@ -63,6 +66,7 @@ class Book:
     """
 
     def __init__(self, folder: Location) -> None:
+        self.folder = folder
         self._file, self._clock = folder.child("trials.json"), folder.child("seconds.json")
         self.records: list[TrialRecord] = []
         self.seconds = 0.0
@@ -92,6 +96,12 @@ class Book:
         """Finished trials, best first, the earlier of equal ones first; `sign` is 1 where a high score is good."""
         finished = [record for record in self.trials() if record.state == "finished" and record.score is not None]
         return sorted(finished, key=lambda record: (-sign * float(record.score or 0.0), record.number))
+
+    def chosen(self, sign: int) -> list[TrialRecord]:
+        """Of which finalists are taken: `ranked`; where no trial finished, those that were stopped, by their score."""
+        stopped = [each for each in self.trials() if each.state == "stopped_early" and each.score is not None]
+        by_score = sorted(stopped, key=lambda record: (-sign * float(record.score or 0.0), record.number))
+        return self.ranked(sign) or by_score
 
     def find(self, name: str) -> TrialRecord | None:
         """The record of a run."""

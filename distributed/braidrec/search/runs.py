@@ -2,19 +2,21 @@
 starts."""
 
 import difflib
+import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from braidrec.config.load import ConfigError, merged, read_plain, validate
 from braidrec.config.model import ModalitiesConfig, UserModalitiesConfig
 from braidrec.config.run import RunConfig
-from braidrec.config.sweep import GridConfig, SweepConfig
+from braidrec.config.sweep import DimensionConfig, GridConfig, SweepConfig
 from braidrec.data.description import Side
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import higher_is_better, metric_names
-from braidrec.search.space import Point, Space, with_point
+from braidrec.search.space import Point, Space, lies_below, values_of, with_point
 from braidrec.training.check import check_run
 from braidrec.training.driver import open_dataset, with_absolute_places
 from braidrec.training.features import modalities_of
@@ -42,6 +44,11 @@ class Runs:
     metric: str
     sign: int
 
+    @cached_property
+    def base(self) -> RunConfig:
+        """The run at the space's first corner: for what no point changes."""
+        return self.config(next(point for _, point in self.space.corners()))
+
     @classmethod
     def of(cls, sweep: SweepConfig) -> "Runs":
         """Read the base and decide on the objective.
@@ -54,7 +61,7 @@ class Runs:
         if isinstance(workers, dict):
             workers.setdefault("num", 0)
         for key in sweep.space:
-            if any(key == kept or key.startswith(f"{kept}.") for kept in NOT_SEARCHED):
+            if any(key == kept or lies_below(key, kept) or lies_below(kept, key) for kept in NOT_SEARCHED):
                 raise ConfigError(f"space.{key}: is no key to search over, for trials have to be comparable")
         space = Space(sweep.space)
         first = next(point for _, point in space.corners())
@@ -91,8 +98,8 @@ class Runs:
         """
         corners = list(self.space.corners())
         for key, point in corners:
-            self.config(point, f"space.{key}={point[key]!r}")
-        folder = open_dataset(self.config(corners[0][1]))
+            self.config(point, f"space.{key}={point[key]!r}")  # all keys first, whose errors name the key
+        folder = open_dataset(self.base)
         for point in [*(point for _, point in corners), *self._more_points(sweep)]:
             try:
                 config = self.config(point)
@@ -144,11 +151,17 @@ def _surrounding(config: RunConfig, folder: DatasetFolder) -> Surrounding:
     return Surrounding(dims=dims["item"], user_dims=dims["user"], precision=precision)
 
 
-def _drawn(dimension: Any, drawn: random.Random) -> Any:
-    if dimension.choice is not None:
-        return drawn.choice(dimension.choice)
+def _drawn(dimension: DimensionConfig, drawn: random.Random) -> Any:
+    """A value that may be suggested, with the probability with which a random search suggests it."""
+    if dimension.choice is not None or dimension.step is not None:
+        return drawn.choice(values_of(dimension) or ())
     low, high = getattr(dimension, dimension.form)
-    return drawn.randint(low, high) if dimension.form.endswith("integer") else drawn.uniform(low, high)
+    if dimension.form == "integer":
+        return drawn.randint(low, high)
+    if dimension.form == "uniform":
+        return drawn.uniform(low, high)
+    value = math.exp(drawn.uniform(math.log(low), math.log(high)))
+    return round(value) if dimension.form == "log_integer" else min(high, max(low, value))
 
 
 def shown(point: Mapping[str, Any]) -> str:

@@ -1,9 +1,11 @@
 """Where a phase's trainings come from: suggestions, within a budget; or the finalists, with every seed."""
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from braidrec.config.load import ConfigError
 from braidrec.config.sweep import SweepConfig
 from braidrec.search.folder import SweepFolder
 from braidrec.search.process import Task
@@ -11,6 +13,9 @@ from braidrec.search.records import Book, TrialRecord
 from braidrec.search.resources import Share
 from braidrec.search.runs import Runs
 from braidrec.search.suggest import Suggester
+
+SAME_FAILURES = 3
+"""If so many trials have ended, and all failed in the same way, the fault is not in what is searched over."""
 
 
 class Audience(Protocol):
@@ -94,8 +99,11 @@ class SearchSource:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._budget, self._runs, self._book, self._tasks, self._audience = sweep.budget, runs, book, tasks, audience
-        self._seed = runs.config(next(point for _, point in runs.space.corners())).seed
+        self._seed = runs.base.seed
         self._suggester = Suggester(runs.space, sweep.algorithm, sweep.seed, "max" if runs.sign == 1 else "min")
+        self._clock, self._start = clock, clock() - book.seconds
+        if self.is_used_up() is None:
+            _take_up(book)
         self._waiting = [record for record in book.trials() if record.state == "running"]
         self._numbers = len(book.trials())
         for record in book.trials():
@@ -103,7 +111,6 @@ class SearchSource:
                 self._suggester.expect(record)
             else:
                 self._suggester.tell(record)
-        self._clock, self._start = clock, clock() - book.seconds
 
     @property
     def total(self) -> int | None:
@@ -111,19 +118,30 @@ class SearchSource:
         limits = [limit for limit in (self._budget.trials, self._suggester.total) if limit is not None]
         return min(limits, default=None)
 
-    def next(self) -> tuple[TrialRecord, Task] | None:
+    def next(self) -> tuple[TrialRecord, Task | None] | None:
         record = self._waiting.pop(0) if self._waiting else self._new()
         if record is None:
             return None
         self._audience.began(record)
-        return record, self._tasks.of(record)
+        try:
+            return record, self._tasks.of(record)
+        except ConfigError as error:  # a point between those that were checked beforehand
+            record.state, record.reason = "failed", str(error)
+            return record, None
 
     def saw(self, record: TrialRecord) -> None:
-        self._book.seconds = self._clock() - self._start
+        self.left_off()
         self._audience.saw(record)
 
-    def ended(self, record: TrialRecord) -> None:
+    def left_off(self) -> None:
         self._book.seconds = self._clock() - self._start
+
+    def common_fault(self) -> str | None:
+        ended = [record for record in self._book.trials() if record.state != "running"]
+        return same_failure(ended) if len(ended) == SAME_FAILURES else None
+
+    def ended(self, record: TrialRecord) -> None:
+        self.left_off()
         self._suggester.tell(record)
         self._audience.ended(record)
 
@@ -180,8 +198,29 @@ class FinalSource:
     def is_used_up(self) -> str | None:
         return None
 
+    def common_fault(self) -> str | None:
+        """None: a candidate whose runs all fail is no reason to give up the others."""
+        return None
+
+    def left_off(self) -> None: ...
+
     def _record(self, book: Book, trial: TrialRecord, seed: int) -> TrialRecord:
         name = self._tasks.name_of(f"final-{trial.number:04d}-seed{seed}")
         return book.find(name) or TrialRecord(
             name=name, number=trial.number, role="final", overrides=trial.overrides, seed=seed
         )
+
+
+def same_failure(ended: Sequence[TrialRecord]) -> str | None:
+    """What all of them failed of, whatever the numbers in it; None where one did not, or of something else."""
+    reasons = {re.sub(r"\d[\d.e+-]*", "#", record.reason or "") for record in ended}
+    if len(reasons) > 1 or any(record.state != "failed" for record in ended):
+        return None
+    return f"the first {len(ended)} trials failed in the same way: {ended[0].reason}"
+
+
+def _take_up(book: Book) -> None:
+    """What an earlier, smaller budget cut off goes on."""
+    for record in book.trials():
+        if record.cut:
+            record.state, record.reason, record.cut = "running", None, False

@@ -14,6 +14,8 @@ from braidrec.config.load import ConfigError
 from braidrec.config.sweep import DimensionConfig
 
 Point = dict[str, Any]
+STEP_DECIMALS = 12
+"""To which values of stepped ranges are rounded, so that a condition can name them."""
 Choose = Callable[[str, DimensionConfig], Any]
 
 
@@ -23,12 +25,29 @@ class Space:
     Args:
         dimensions: by dotted key.
     Raises:
-        ConfigError: a condition on a key that is not in the space, on a value that its key never has, or a circle.
+        ConfigError: a condition on a key that is not in the space, on a value that its key never has, or a circle; a
+            key within another one, whose value would replace it.
     """
 
     def __init__(self, dimensions: Mapping[str, DimensionConfig]) -> None:
         _check_conditions(dimensions)
         self.dimensions = {key: dimensions[key] for key in _sorted(dimensions)}
+        self._check_nested()
+
+    def _check_nested(self) -> None:
+        for key in self.dimensions:
+            above = self._above(key)
+            for outer in self.dimensions:
+                if lies_below(key, outer) and outer not in above:
+                    raise ConfigError(
+                        f"space.{key}: lies within {outer}, which is in the space too and whose values replace it: say "
+                        f"under which of them it is set (when: {{{outer}: …}}), or search over single keys only"
+                    )
+
+    def _above(self, key: str) -> set[str]:
+        """All keys that this one depends on, which a point sets before it."""
+        parents = set(self.dimensions[key].when)
+        return parents.union(*(self._above(parent) for parent in parents))
 
     def walk(self, choose: Choose) -> Point:
         """The point for which `choose(key, dimension)` names the value of every key that turns out to be active."""
@@ -50,13 +69,6 @@ class Space:
 
         collect(key)
         return lambda each: wanted.get(each, extremes(self.dimensions[each]))
-
-    @property
-    def size(self) -> int | None:
-        """Number of points; None where a dimension has no steps."""
-        if any(values_of(dimension) is None for dimension in self.dimensions.values()):
-            return None
-        return sum(1 for _ in self.grid())
 
     def grid(self) -> Iterator[Point]:
         """All points of a finite space, the last key running fastest.
@@ -107,6 +119,11 @@ class Space:
         return {key: _plain(dimension) for key, dimension in self.dimensions.items()}
 
 
+def lies_below(key: str, outer: str) -> bool:
+    """Whether a dotted key is within what stands at another one."""
+    return key.startswith(f"{outer}.")
+
+
 def is_active(dimension: DimensionConfig, point: Mapping[str, Any]) -> bool:
     """Whether a key with this dimension exists where the keys before it have the values in `point`."""
     return all(
@@ -132,13 +149,17 @@ def values_of(dimension: DimensionConfig) -> list[Any] | None:
     if dimension.uniform is not None and dimension.step is not None:
         start, end = dimension.uniform
         count = math.floor((end - start) / dimension.step + 1e-9) + 1
-        return [round(start + dimension.step * number, 12) for number in range(count)]
+        return [round(start + dimension.step * number, STEP_DECIMALS) for number in range(count)]
     return None
 
 
 def extremes(dimension: DimensionConfig) -> list[Any]:
-    """All choices, or the two ends of a range."""
-    return list(dimension.choice) if dimension.choice is not None else list(getattr(dimension, dimension.form))
+    """All choices, or the lowest and the highest value of a range."""
+    if dimension.choice is not None:
+        return list(dimension.choice)
+    low, high = getattr(dimension, dimension.form)
+    steps = values_of(dimension) if dimension.step is not None else None
+    return [low, high] if steps is None else [steps[0], steps[-1]]
 
 
 def with_point(plain: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """What to try next: a grid, independent draws, or Optuna's tree-structured Parzen estimator.
 
-A suggestion is a function of the seed, the number of the trial and the trials that have ended. No state of a generator
-has to survive a driver that is killed: who tells the same history again gets the same suggestions.
+A suggestion is a function of the seed, the number of the trial, the trials that have ended, and those that are
+running: no point is suggested twice, and TPE looks away from points whose result is still to come. No state of a
+generator has to survive a driver that is killed: who tells the same history again, with nothing running, gets the same
+suggestions.
 """
 
 import json
@@ -16,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from braidrec.config.sweep import DimensionConfig, GridConfig, RandomConfig, TPEConfig
 from braidrec.search.records import TrialRecord
-from braidrec.search.space import Point, Space
+from braidrec.search.space import STEP_DECIMALS, Point, Space
 
 TRIES_BY_MODEL = 10
 TRIES = 400
@@ -131,7 +133,9 @@ def _suggested(trial: optuna.Trial, key: str, dimension: DimensionConfig) -> Any
     if isinstance(among, IntDistribution):
         return trial.suggest_int(key, among.low, among.high, step=among.step, log=among.log)
     if isinstance(among, FloatDistribution):
-        return trial.suggest_float(key, among.low, among.high, step=among.step, log=among.log)
+        value = trial.suggest_float(key, among.low, among.high, step=among.step, log=among.log)
+        # The third step of 0.1 is 0.3, as conditions and grids write it, and not 0.30000000000000004.
+        return value if among.step is None else round(value, STEP_DECIMALS)
     assert isinstance(among, CategoricalDistribution) and dimension.choice is not None
     return dimension.choice[among.choices.index(trial.suggest_categorical(key, among.choices))]
 

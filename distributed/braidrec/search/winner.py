@@ -45,7 +45,7 @@ def candidates_of(book: Book, sign: int, wanted: int) -> list[Candidate]:
     """
     numbers = list(dict.fromkeys(record.number for record in book.finals()))
     if not numbers:
-        return [_alone(record) for record in book.ranked(sign)[: max(1, wanted)]]
+        return [_alone(record) for record in book.chosen(sign)[: max(1, wanted)]]
     groups = [[record for record in book.finals() if record.number == number] for number in numbers]
     complete = {group[0].number: all(record.state == "finished" for record in group) for group in groups}
     found = [_candidate(group) for group in groups if any(record.state == "finished" for record in group)]

@@ -4,8 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from braidrec.config.load import validate
+from braidrec.config.run import WorkersConfig
 from braidrec.config.sweep import SweepConfig
-from braidrec.search.records import TrialRecord
+from braidrec.data.storage import Location
+from braidrec.search.folder import SweepFolder
+from braidrec.search.records import Book, TrialRecord
+from braidrec.search.resources import Share
+from braidrec.search.runs import Runs
+from braidrec.search.sources import SearchSource, Tasks
 from braidrec.search.space import Space
 
 
@@ -26,6 +32,45 @@ def planted_run(folder: Path, **keys: Any) -> dict[str, Any]:
         "tracking": {"enabled": False},
         **keys,
     }
+
+
+SHARE = Share(concurrency=1, resources={"CPU": 1.0}, workers=WorkersConfig(num=0, threads=1))
+
+
+class Audience:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def began(self, record: TrialRecord) -> None:
+        self.told.append(("began", record.name))
+
+    def saw(self, record: TrialRecord) -> None:
+        self.told.append(("saw", record.name))
+
+    def ended(self, record: TrialRecord) -> None:
+        self.told.append(("ended", record.name))
+
+
+def sweep_of(folder: Path, **keys: Any) -> SweepConfig:
+    training = {"epochs": 4, "batch_size": 256}
+    run = planted_run(folder, training=training, model={"dim": 8}, evaluation={"watch_test": True})
+    space = {"training.optimizer.learning_rate": {"choice": [0.02, 0.01, 1e30]}}
+    return sweep_config(space, run=run, **keys)
+
+
+def tasks_of(folder: Path, sweep: SweepConfig) -> tuple[Runs, Book, Tasks]:
+    runs = Runs.of(sweep)
+    runs.check(sweep)
+    place = SweepFolder(Location.of(folder / "sweep"))
+    return runs, Book(place.location), Tasks(place, runs, SHARE, None, lambda record: {"of": record.name})
+
+
+def source_of(folder: Path) -> tuple[SearchSource, Book]:
+    sweep = sweep_of(folder)
+    runs, book, tasks = tasks_of(folder, sweep)
+    return SearchSource(sweep, runs, book, tasks, Audience()), book
 
 
 def ended(number: int, overrides: dict[str, Any], score: float | None, state: str = "finished") -> TrialRecord:

@@ -73,6 +73,16 @@ def test_a_new_judge_that_is_told_of_earlier_trials_decides_like_the_old_one(con
         assert decisions(new, f"x{level}", scores) == decisions(old, f"x{level}", scores)
 
 
+def test_median_stopping_takes_a_curve_that_it_would_stop_and_asks_no_further() -> None:
+    """A trial that a budget ended late may be worse than the median of those that it is replayed after."""
+    judge = make_judge(MedianConfig(grace=2, trials=2), 1, 10)
+    assert judge is not None
+    replay(judge, [ended(number, {}, level) for number, level in enumerate([0.8, 0.9, 0.1, 0.2], start=1)])
+    # The medians of the means at epoch 2 are between .03 and .12.
+    assert decisions(judge, "low", [0.02] * 10) == 2
+    assert decisions(judge, "high", [0.9] * 10) == 10
+
+
 def test_nothing_is_judged_without_a_scheduler_or_stopped_within_its_grace() -> None:
     assert make_judge(NoSchedulerConfig(), 1, 5) is None
     with pytest.raises(ConfigError, match=r"scheduler\.grace=5: a trial has at most 5 epochs"):

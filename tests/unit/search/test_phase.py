@@ -1,5 +1,6 @@
 """What a phase writes down: states, reasons, budgets, and when a sweep is hopeless. Without Ray."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,18 @@ from search_cases import ended
 from braidrec.config.run import WorkersConfig
 from braidrec.data.storage import Location
 from braidrec.errors import RunError
-from braidrec.search.phase import Limits, Phase, _Scheduler
+from braidrec.search.phase import Limits, Phase, _Scheduler, _Watcher
 from braidrec.search.process import Task
 from braidrec.search.records import Book, TrialRecord
 from braidrec.search.resources import Share
 from braidrec.search.winner import candidates_of
 
 LIMITS = Limits(share=Share(concurrency=1, resources={"CPU": 1.0}, workers=WorkersConfig(num=0)), worker_failures=2)
+
+
+def task(name: str, epochs: int = 10, patience: int | None = 3) -> Task:
+    config = {"training": {"epochs": epochs}, "evaluation": {"patience": patience}}
+    return Task(name=name, config=config, metric="recall@20", sign=1, tags={}, tested=False)
 
 
 class Source:
@@ -26,22 +32,37 @@ class Source:
         self.given = 0
         self.used_up: str | None = None
         self.over: list[str] = []
+        self.fault: str | None = None
+        self.broken: Exception | None = None
+        self.task_of: Callable[[str], Task | None] = task
+        self.lefts = 0
 
-    def next(self) -> tuple[TrialRecord, Task] | None:
+    def next(self) -> tuple[TrialRecord, Task | None] | None:
         self.given += 1
         if self.given > 5:
             return None
         name = f"t{self.given}"
         record = TrialRecord(name=name, number=self.given, role="trial", overrides={}, seed=1)
-        return record, Task(name=name, config={}, metric="recall@20", sign=1, tags={}, tested=False)
+        found = self.task_of(name)
+        if found is None:
+            record.state, record.reason = "failed", "refused"
+        return record, found
 
     def saw(self, record: TrialRecord) -> None: ...
 
     def ended(self, record: TrialRecord) -> None:
+        if self.broken is not None:
+            raise self.broken
         self.over.append(record.name)
 
     def is_used_up(self) -> str | None:
         return self.used_up
+
+    def common_fault(self) -> str | None:
+        return self.fault
+
+    def left_off(self) -> None:
+        self.lefts += 1
 
 
 class Trial:
@@ -49,6 +70,21 @@ class Trial:
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
+        self.last_result: dict[str, Any] = {}
+
+
+class Stopper(TrialScheduler):  # type: ignore[misc]
+    """A judge that wants the fourth epoch to be the last one, and is hurt when it is asked again."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        if result["epoch"] < 4:
+            return str(TrialScheduler.CONTINUE)
+        self.asked += 1
+        assert self.asked == 1
+        return str(TrialScheduler.STOP)
 
 
 @pytest.fixture
@@ -92,21 +128,84 @@ def test_a_budget_that_is_used_up_ends_what_runs_and_begins_nothing(phase: Phase
     assert phase.book.records[0].reason == "budget.epochs=2 is used up"
 
 
+def test_a_common_fault_ends_what_runs_and_the_phase(phase: Phase, source: Source) -> None:
+    phase.next_task("a")
+    phase.next_task("b")
+    source.fault = "the first 3 trials failed in the same way: loss=nan"
+    phase.ended("a", {"failure": "loss=nan"})
+    assert phase.hopeless == source.fault and phase.next_task("c") is None
+    assert _Scheduler(phase).on_trial_result(None, Trial("b"), {"epoch": 1, "score": 0.1}) == TrialScheduler.STOP
+
+
 @pytest.mark.parametrize(
-    ("reasons", "hopeless"),
-    [
-        (["step 1: loss=nan", "step 7: loss=nan", "step 1: loss=nan"], True),
-        (["out of memory", "step 7: loss=nan", "out of memory"], False),
-        (["out of memory", None, "out of memory", "out of memory"], False),
-    ],
+    ("epochs", "patience", "curve"),
+    [(4, None, [0.1, 0.2, 0.3, 0.4]), (9, 2, [0.1, 0.3, 0.2, 0.1])],
+    ids=["epochs", "patience"],
 )
-def test_three_trials_that_fail_alike_end_the_sweep(phase: Phase, reasons: list[str | None], hopeless: bool) -> None:
-    for number, reason in enumerate(reasons):
-        phase.next_task(str(number))
-        outcome: dict[str, Any] = {"failure": reason} if reason else {"finished": True, "epoch": 1, "score": 0.1}
-        phase.ended(str(number), outcome)
-    assert (phase.hopeless is not None) == hopeless
-    assert (phase.next_task("next") is None) == hopeless
+def test_at_its_last_epoch_a_trial_ends_by_itself_whatever_budget_or_judge_say(
+    phase: Phase, source: Source, epochs: int, patience: int | None, curve: list[float]
+) -> None:
+    """Stopped there it would have no final score of its own and could not become a finalist."""
+    judge = Stopper()
+    source.task_of = lambda name: task(name, epochs, patience)
+    phase.judge = judge
+    scheduler = _Scheduler(phase)
+    phase.next_task("a")
+    source.used_up = "budget.epochs=4 is used up"
+    best = [max(curve[: end + 1]) for end in range(4)]
+    decisions = [
+        scheduler.on_trial_result(None, Trial("a"), {"epoch": epoch, "score": score})
+        for epoch, score in enumerate(best, start=1)
+    ]
+    assert decisions == [TrialScheduler.STOP] * 3 + [TrialScheduler.CONTINUE]
+    # Its process dies there and hands the validation over again; a judge that has said STOP is not asked twice.
+    assert scheduler.on_trial_result(None, Trial("a"), {"epoch": 4, "score": best[-1]}) == TrialScheduler.CONTINUE
+    assert judge.asked == 1
+    phase.ended("a", {"epoch": 4, "score": best[-1], "finished": True})
+    assert phase.book.ranked(1) == phase.book.records and not phase.book.records[0].cut
+
+
+def test_what_the_budget_cut_off_is_marked_and_what_the_judge_stopped_is_not(phase: Phase, source: Source) -> None:
+    for name in "ab":
+        phase.next_task(name)
+        phase.saw(name, {"epoch": 1, "score": 0.1})
+    phase.ended("a", {"epoch": 1, "score": 0.1})
+    source.used_up = "budget.seconds=1 is used up"
+    phase.ended("b", {"epoch": 1, "score": 0.1})
+    assert [record.cut for record in Book(Location.of(phase.book.folder.path))] == [False, True]
+
+
+def test_an_error_in_writing_down_an_end_is_the_phases_own(phase: Phase, source: Source) -> None:
+    """Tune swallows what its callbacks raise."""
+    watcher = _Watcher(phase, 0)
+    trial = Trial("a")
+    trial.last_result = {"finished": True, "epoch": 1, "score": 0.1}
+    phase.next_task("a")
+    source.broken = OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        watcher.on_trial_complete(0, [], trial)
+    assert phase.fault is source.broken and phase.next_task("b") is None
+    watcher.on_trial_error(0, [], trial)  # Tune's own next step: nothing more to say
+
+
+def test_a_training_that_is_refused_is_recorded_as_failed_and_the_next_one_begins(phase: Phase, source: Source) -> None:
+    source.task_of = lambda name: None if name == "t1" else task(name)
+    found = phase.next_task("a")
+    assert found is not None and found["name"] == "t2"
+    first, second = Book(Location.of(phase.book.folder.path)).records
+    assert (first.state, first.reason, second.state) == ("failed", "refused", "running")
+    assert source.over == ["t1"]
+
+
+def test_how_far_running_trainings_have_come_survives_a_killed_driver(phase: Phase, source: Source) -> None:
+    phase.next_task("a")
+    for epoch in range(1, 9):  # every look at the clock takes a second
+        phase.saw("a", {"epoch": epoch, "score": 0.1})
+    (record,) = Book(Location.of(phase.book.folder.path)).records
+    assert 1 < record.epochs < 8 and record.seconds > 5
+    phase.leave_off()
+    (record,) = Book(Location.of(phase.book.folder.path)).records
+    assert record.epochs == 8 and record.seconds > 15 and source.lefts == 1
 
 
 def test_records_that_cannot_be_read_are_named(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_grid_is_the_product_of_all_values_with_the_last_key_fastest() -> None
     space = space_of({"a": {"choice": ["x", "y"]}, "b": {"integer": [1, 3]}, "c": {"uniform": [0, 1], "step": 0.5}})
     product = itertools.product(["x", "y"], [1, 2, 3], [0.0, 0.5, 1.0])
     assert [tuple(point.values()) for point in space.grid()] == list(product)
-    assert space.size == 18
+    assert len(list(space.grid())) == 18
 
 
 def test_a_conditional_key_is_there_only_under_its_parents_value() -> None:
@@ -108,12 +108,35 @@ def test_a_dimension_that_makes_no_sense_is_refused(space: dict[str, Any], wante
             },
             "never met together",
         ),
+        (
+            {"a": {"choice": [{"b": 1}, {"b": 2}]}, "a.b": {"choice": [3, 4]}},
+            "space.a.b: lies within a, which is in the space too",
+        ),
+        (
+            {"a.b": {"choice": [3, 4], "when": {"c": 1}}, "c": {"choice": [1, 2]}, "a": {"choice": [{"b": 1}]}},
+            "under which of them it is set (when: {a: …})",
+        ),
     ],
 )  # fmt: skip
 def test_a_condition_that_makes_no_sense_is_refused(space: dict[str, Any], wanted: str) -> None:
     with pytest.raises(ConfigError) as refused:
         list(space_of(space).corners())
     assert wanted in str(refused.value)
+
+
+def test_a_key_within_another_one_is_set_under_its_value() -> None:
+    space = space_of(
+        {
+            "a.b": {"choice": [3, 4], "when": {"a": {"kind": "x"}}},
+            "a": {"choice": [{"kind": "x"}, {"kind": "y"}]},
+            "a.bc": {"choice": [1], "when": {"a.b": 3}},
+        }
+    )
+    assert [with_point({}, point)["a"] for point in space.grid()] == [
+        {"kind": "x", "b": 3, "bc": 1},
+        {"kind": "x", "b": 4},
+        {"kind": "y"},
+    ]
 
 
 def test_a_grid_needs_an_end_and_anything_else_a_budget() -> None:

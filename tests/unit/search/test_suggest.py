@@ -1,5 +1,6 @@
 """Suggestions: equal seeds, resumed searches, no repetition, and TPE against draws on a function whose top is known."""
 
+import itertools
 import math
 from typing import Any
 
@@ -43,6 +44,19 @@ def searched(space: Space, algorithm: Any, seed: int, trials: int, known: int = 
     return points
 
 
+def searched_all(space: Space, algorithm: Any) -> list[dict[str, Any]]:
+    """All points of a finite space, as they are suggested."""
+    suggester = Suggester(space, algorithm, 0, "max")
+    points = []
+    for number in itertools.count(1):
+        point = suggester.suggest(number)
+        if point is None:
+            break
+        points.append(point)
+        suggester.tell(ended(number, point, 0.5))
+    return points
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda each: each.kind)
 def test_equal_seeds_suggest_the_same_and_others_do_not(algorithm: Any) -> None:
     space = space_of(SPACE)
@@ -69,15 +83,16 @@ def test_suggestions_lie_in_the_space_with_its_conditions(algorithm: Any) -> Non
 @pytest.mark.parametrize("algorithm", [*ALGORITHMS, GridConfig()], ids=lambda each: each.kind)
 def test_no_point_is_tried_twice_and_a_finite_space_ends(algorithm: Any) -> None:
     space = space_of({"a": {"choice": ["x", "y", "z"]}, "b": {"integer": [1, 3], "when": {"a": ["x", "y"]}}})
-    suggester = Suggester(space, algorithm, 0, "max")
-    points = []
-    for number in range(1, 20):
-        point = suggester.suggest(number)
-        if point is None:
-            break
-        points.append(tuple(point.items()))
-        suggester.tell(ended(number, point, 0.5))
+    points = [tuple(point.items()) for point in searched_all(space, algorithm)]
     assert len(points) == len(set(points)) == 7  # x and y with three values of b each, z
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda each: each.kind)
+def test_a_stepped_value_is_the_one_that_conditions_and_grids_write(algorithm: Any) -> None:
+    space = space_of({"a": {"uniform": [0.1, 0.7], "step": 0.1}, "b": {"choice": [1], "when": {"a": [0.3, 0.6]}}})
+    points = searched_all(space, algorithm)
+    assert sorted(point["a"] for point in points) == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    assert [point["a"] for point in sorted(points, key=lambda each: each["a"]) if "b" in point] == [0.3, 0.6]
 
 
 @pytest.mark.slow

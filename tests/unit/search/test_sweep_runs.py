@@ -1,5 +1,8 @@
 """From a sweep to its runs: the base, the objective, and everything that is refused before anything starts."""
 
+import math
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,9 @@ from search_cases import planted_run, sweep_config
 
 from braidrec.config.load import ConfigError
 from braidrec.data.errors import DatasetError
+from braidrec.search import runs as runs_module
 from braidrec.search.runs import Runs
+from braidrec.search.space import values_of
 
 LEARNING_RATE = {"training.optimizer.learning_rate": {"choice": [0.01, 0.02]}}
 
@@ -39,6 +44,42 @@ def test_a_key_that_is_not_there_or_a_value_that_its_type_refuses(
     message = refusal(tmp_path, space)
     assert wanted in message
     assert not (tmp_path / "runs").exists() and not (tmp_path / "data").exists(), "nothing has started"
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [
+        {"integer": [8, 31], "step": 8},  # 31 is never suggested
+        {"integer": [8, 24], "step": 16},
+    ],
+    ids=["end between steps", "step"],
+)
+def test_values_that_are_never_suggested_refuse_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dimension: dict[str, Any]
+) -> None:
+    sweep = sweep_config(
+        {"model.dim": dimension}, run=planted_run(tmp_path), algorithm={"kind": "random"}, budget={"trials": 1}
+    )
+    built: set[int] = set()
+    monkeypatch.setattr(runs_module, "build_model", lambda model, _: built.add(model.dim))
+    runs = Runs.of(sweep)
+    runs.check(sweep)
+    assert built <= set(values_of(runs.space.dimensions["model.dim"]) or ())
+
+
+def test_a_range_on_a_logarithmic_scale_is_looked_at_over_all_its_orders(tmp_path: Path) -> None:
+    """Drawn evenly, nine of ten values would lie in the highest of five orders of magnitude."""
+    draws = random.Random(0)
+    dimension = sweep_config({"a": {"log_uniform": [1e-6, 1e-1]}}, algorithm={"kind": "tpe"}, budget={"trials": 1})
+    found = [runs_module._drawn(dimension.space["a"], draws) for _ in range(300)]
+    orders = Counter(math.floor(math.log10(value)) for value in found)
+    assert all(1e-6 <= value <= 1e-1 for value in found)
+    assert set(orders) == {-6, -5, -4, -3, -2} and min(orders.values()) > 30
+
+
+@pytest.mark.parametrize("key", ["data", "evaluation", "evaluation.at", "data.planted.users", "tracking", "workers"])
+def test_a_key_that_holds_or_lies_within_such_a_one_is_refused_too(tmp_path: Path, key: str) -> None:
+    assert f"space.{key}: is no key to search over" in refusal(tmp_path, {key: {"choice": [{"path": "x"}]}})
 
 
 @pytest.mark.parametrize("key", ["seed", "name", "storage", "evaluation.monitor", "tracking.uri", "workers.num"])

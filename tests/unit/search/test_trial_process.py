@@ -5,55 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from search_cases import planted_run, space_of, sweep_config
+import pytest
+from search_cases import Audience, source_of, sweep_of, tasks_of
 
-from braidrec.config.run import WorkersConfig
-from braidrec.config.sweep import SweepConfig
-from braidrec.data.storage import Location
-from braidrec.search.folder import SweepFolder
-from braidrec.search.process import Task, Training, TrialProcess
-from braidrec.search.records import Book, TrialRecord
-from braidrec.search.resources import Share
-from braidrec.search.runs import Runs
-from braidrec.search.sources import FinalSource, SearchSource, Tasks
-
-SHARE = Share(concurrency=1, resources={"CPU": 1.0}, workers=WorkersConfig(num=0, threads=1))
-
-
-class Audience:
-    """Remembers what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
-
-    def began(self, record: TrialRecord) -> None:
-        self.told.append(("began", record.name))
-
-    def saw(self, record: TrialRecord) -> None:
-        self.told.append(("saw", record.name))
-
-    def ended(self, record: TrialRecord) -> None:
-        self.told.append(("ended", record.name))
-
-
-def sweep_of(folder: Path, **keys: Any) -> SweepConfig:
-    training = {"epochs": 4, "batch_size": 256}
-    run = planted_run(folder, training=training, model={"dim": 8}, evaluation={"watch_test": True})
-    space = {"training.optimizer.learning_rate": {"choice": [0.02, 0.01, 1e30]}}
-    return sweep_config(space, run=run, **keys)
-
-
-def tasks_of(folder: Path, sweep: SweepConfig) -> tuple[Runs, Book, Tasks]:
-    runs = Runs.of(sweep)
-    runs.check(sweep)
-    place = SweepFolder(Location.of(folder / "sweep"))
-    return runs, Book(place.location), Tasks(place, runs, SHARE, None, lambda record: {"of": record.name})
-
-
-def source_of(folder: Path) -> tuple[SearchSource, Book]:
-    sweep = sweep_of(folder)
-    runs, book, tasks = tasks_of(folder, sweep)
-    return SearchSource(sweep, runs, book, tasks, Audience()), book
+from braidrec.search import process as process_of_trials
+from braidrec.search.process import SECONDS_FOR_A_LEASE, Task, Training, TrialProcess
+from braidrec.search.sources import FinalSource
+from braidrec.training.lease import LEASE_SECONDS
 
 
 def all_of(training: Training) -> Iterator[dict[str, Any]]:
@@ -149,12 +107,22 @@ def test_ending_a_training_that_has_not_begun_or_is_over(tmp_path: Path) -> None
     over.end()
 
 
-def test_unfinished_trials_come_first_and_ended_ones_not_again(tmp_path: Path) -> None:
-    source, book = source_of(tmp_path)
-    records = [found[0] for found in iter(source.next, None)]
-    assert space_of({"a": {"choice": [1]}}).size == 1 and source.total == 3
-    records[0].state, records[0].score = "finished", 0.5
-    book.records.extend(records[:2])
-    book.save()
-    again, _ = source_of(tmp_path)
-    assert [found[0].number for found in iter(again.next, None)] == [2, 3]
+@pytest.mark.parametrize("death", [SystemExit(3), KeyboardInterrupt(), MemoryError()])
+def test_whatever_ends_a_trainings_thread_is_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: BaseException
+) -> None:
+    """Without one the process, and Tune with it, would wait for ever."""
+
+    def train(*_: Any, **__: Any) -> None:
+        raise death
+
+    monkeypatch.setattr(process_of_trials, "train", train)
+    source, _ = source_of(tmp_path)
+    found = source.next()
+    assert found is not None and found[1] is not None
+    (result,) = all_of(Training(found[1]))
+    assert result["failure"].startswith(type(death).__name__) and result["done"]
+
+
+def test_the_lease_of_a_dead_process_is_waited_for_until_it_runs_out() -> None:
+    assert SECONDS_FOR_A_LEASE > LEASE_SECONDS
