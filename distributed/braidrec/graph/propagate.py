@@ -34,6 +34,14 @@ def propagate(neighbourhood: Neighbourhood, h: Tensor, *, dtype: torch.dtype | N
     return levels
 
 
+def propagate_to_last(neighbourhood: Neighbourhood, h: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+    """`[num_seeds, d]` the last level of `propagate`, without reading the others off at the seeds."""
+    z = h.to(dtype or h.dtype)
+    for hop in neighbourhood.hops:
+        z = hop.aggregate(z)
+    return neighbourhood.at_seeds(z, len(neighbourhood.hops)).to(h.dtype)
+
+
 def propagate_to_readout(
     neighbourhood: Neighbourhood, h: Tensor, readout: Readout, *, dtype: torch.dtype | None = None, ego: bool = True
 ) -> tuple[Tensor, Tensor]:

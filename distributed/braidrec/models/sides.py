@@ -51,12 +51,12 @@ class Sides:
 
     def of_users(self, rows: Tensor, num_users: int) -> Tensor:
         """The users' values among `rows`."""
-        return rows[: self._first(num_users)] if self.user_rows is None else rows.index_select(0, self.user_rows)
+        return rows[: self.leading_users(num_users)] if self.user_rows is None else rows.index_select(0, self.user_rows)
 
     def of_items(self, rows: Tensor, num_users: int) -> Tensor:
         """The items' values among `rows`."""
-        return rows[self._first(num_users) :] if self.item_rows is None else rows.index_select(0, self.item_rows)
+        return rows[self.leading_users(num_users) :] if self.item_rows is None else rows.index_select(0, self.item_rows)
 
-    def _first(self, num_users: int) -> int:
-        """How many users stand first."""
+    def leading_users(self, num_users: int) -> int:
+        """How many users stand before the items, where the rows are in increasing order of their nodes."""
         return num_users if self.users is None else len(self.users)

@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 from braidrec.graph.kernels import sum_sources
 from braidrec.graph.neighbourhood import FullGraph, HopSpec, SampledSubgraph, hop_specs
-from braidrec.graph.propagate import propagate
+from braidrec.graph.propagate import propagate, propagate_to_last
 from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.graph.share import shared_relation
 from braidrec.graph.structure import Structure, _transpose_weighted
@@ -302,3 +302,17 @@ def test_a_damaged_weight_file_is_noticed(tmp_path: Path, damage: str) -> None:
     with pytest.warns(UserWarning, match="the relation is built again"):
         again = shared_relation(tmp_path, "digest", lambda: relation, symmetric=False)
     np.testing.assert_array_equal(again.weight, relation.weight)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float32])
+@pytest.mark.parametrize("seeds", list(SEEDS))
+def test_the_last_level_alone_is_the_last_of_all_levels(seeds: str, dtype: torch.dtype | None) -> None:
+    relation, dense = weighted("directed", random_edges(5, range(N), 60), final=True)
+    neighbourhood = FullGraph({"directed": relation}, device=CPU, kernel="dgl").neighbourhood(
+        hop_specs(["directed"] * 2, [-1]), SEEDS[seeds]
+    )
+    h = rows(6, N, DIM)
+    last = propagate_to_last(neighbourhood, h, dtype=dtype)
+    expected = dense @ dense @ h.double().numpy()
+    assert_near(last, expected if SEEDS[seeds] is None else expected[SEEDS[seeds].numpy()])
+    assert torch.equal(last, propagate(neighbourhood, h, dtype=dtype)[-1])

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from braidrec.graph.propagate import propagate, propagate_to_readout
+from braidrec.graph.propagate import propagate_to_last, propagate_to_readout
 from braidrec.graph.relation import INTERACTIONS, PRUNED
 from braidrec.models.contract import Branch, Encoded, Inputs, LossTerm, StepContext, TableSpec
 from braidrec.models.projectors import Projector
-
-"""The interactions without the edges that degree-sensitive pruning took, drawn anew each epoch."""
 
 
 class Freedom(nn.Module):
@@ -80,33 +78,41 @@ class Freedom(nn.Module):
         behaviour, content = inputs.neighbourhoods["interactions"], inputs.neighbourhoods["content"]
         vectors, ego = propagate_to_readout(behaviour, inputs.table("id", behaviour.input_nodes), "mean", dtype=dtype)
         # Users have no edges in the item–item graph, so that nothing is added to theirs.
-        added = propagate(content, inputs.table("id", content.input_nodes), dtype=dtype)[-1]
+        added = propagate_to_last(content, inputs.table("id", content.input_nodes), dtype=dtype)
         return Encoded(vectors=vectors + added, ego=ego)
 
     def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
         sides = inputs.sides(inputs.seeds)
-        users = sides.of_users(encoded.vectors, inputs.num_users)
+        users, positives, negatives = step.batch.split(step.places)
+        if negatives is None:
+            raise ValueError(
+                "FREEDOM compares positives with negatives: set objective.loss.kind to one that draws them"
+            )
+        of_users = encoded.vectors.index_select(0, users)
+        # Seeds are in increasing order: users first. Positives and negatives are read in one go, one after the other.
+        items = torch.cat([positives.unsqueeze(1), negatives], dim=1) - sides.leading_users(inputs.num_users)
         found = {}
         for name, modality, projector in zip(self.term_names, self.modalities, self.projectors, strict=True):
             values, present = inputs.features(modality, sides.items)
-            rows = sides.join(users, projector(values))
-            has = sides.join(users.new_ones(len(users)), present.to(users.dtype))
-            total, weight = _bpr_where_present(rows, has, step)
+            scores = _scores(of_users, projector(values), items)
+            total, weight = _bpr_where_present(scores, present[items].to(scores.dtype), step.batch.weight)
             found[name] = LossTerm(total=total, weight=weight, coefficient=self.modality_weight)
         return found
 
 
-def _bpr_where_present(rows: Tensor, has: Tensor, step: StepContext) -> tuple[Tensor, Tensor]:
-    """`Σ w softplus(⟨u, j⟩ − ⟨u, i⟩)` and `Σ w` over the pairs of a positive i and a negative j that both count.
+def _scores(of_users: Tensor, of_items: Tensor, items: Tensor) -> Tensor:
+    """`[B, 1 + n]` inner products of each user with the rows `items` `[B, 1 + n]` of `of_items`."""
+    rows = of_items.index_select(0, items.reshape(-1)).view(*items.shape, -1)
+    return (rows * of_users.unsqueeze(1)).sum(-1)
+
+
+def _bpr_where_present(scores: Tensor, present: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """`Σ w softplus(r̂_uj − r̂_ui)` and `Σ w` over the pairs of a positive i and a negative j that both count.
 
     Args:
-        rows: `[num_seeds, d]` vectors of the seeds.
-        has: `[num_seeds]` 1 for a seed that counts, otherwise 0.
+        scores: `[B, 1 + n]` of the positive and of the negatives.
+        present: `[B, 1 + n]` 1 for an item that counts, otherwise 0.
+        weight: `[B]` of the rows.
     """
-    users, items, negatives = step.rows(rows)
-    _, positive, negative = step.rows(has)
-    if negatives is None or negative is None:
-        raise ValueError("FREEDOM compares positives with negatives: set objective.loss.kind to one that draws them")
-    difference = (users.unsqueeze(1) * (negatives - items.unsqueeze(1))).sum(-1)
-    weight = (step.batch.weight * positive).unsqueeze(1) * negative / negatives.shape[1]
-    return (softplus(difference) * weight).sum(), weight.sum()
+    counted = (weight * present[:, 0]).unsqueeze(1) * present[:, 1:] / (present.shape[1] - 1)
+    return (softplus(scores[:, 1:] - scores[:, :1]) * counted).sum(), counted.sum()
