@@ -8,11 +8,14 @@ from braidrec.config.base import Strict
 from braidrec.config.scalars import Positive, PositiveFloat, Rate
 from braidrec.config.self_supervision import TaskConfig
 from braidrec.config.systems.bm3 import BM3Config
+from braidrec.config.systems.dragon import DragonConfig
+from braidrec.config.systems.dualgnn import DualGNNConfig
 from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.config.systems.grcn import GRCNConfig
 from braidrec.config.systems.lattice import LatticeConfig
 from braidrec.config.systems.mgcn import MGCNConfig
 from braidrec.config.systems.mmgcn import MMGCNConfig
+from braidrec.config.systems.selfcf import SelfCFConfig
 from braidrec.config.systems.slmrec import SLMRecConfig
 from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
@@ -261,6 +264,9 @@ Encoder = Annotated[
     Field(discriminator="kind"),
 ]
 
+    | SelfCFConfig
+    | DualGNNConfig
+    | DragonConfig
 
 class ModelConfig(Strict):
     """The recommender."""

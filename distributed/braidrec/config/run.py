@@ -84,7 +84,7 @@ class InBatchSoftmaxConfig(Strict):
 
 
 class OwnTermsConfig(Strict):
-    """No loss but the model's own terms, for systems that bring theirs (bm3, slmrec)."""
+    """No loss but the model's own terms, for systems that bring theirs (bm3, selfcf, slmrec)."""
 
     kind: Literal["none"] = "none"
 

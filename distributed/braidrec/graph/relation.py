@@ -15,6 +15,8 @@ from braidrec.graph.structure import Structure
 INTERACTIONS = "interactions"
 PRUNED = f"{INTERACTIONS}~pruned"
 """The view of the interactions that degree-sensitive pruning leaves."""
+TARGETS = f"{INTERACTIONS}~targets"
+"""The view of the interactions that the targets of a bootstrap come over."""
 
 
 class Relation:

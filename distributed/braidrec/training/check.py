@@ -19,6 +19,7 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
 from braidrec.training.features import modalities_of
 from braidrec.training.relations import relations_of
+from braidrec.training.system_factory import looks_at_modalities
 from braidrec.training.untrained import is_untrained
 
 _OF_TRAINING = {
@@ -66,9 +67,14 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
     modalities_of(model.user_modalities, folder)
     relations = relations_of(model)
     system = isinstance(model.encoder, SystemConfig)
-    if system and not used:
+    if system and looks_at_modalities(model) and not used:
         raise ConfigError(
             f"model.encoder.kind={model.encoder.kind} looks at modalities: name them in model.modalities.use, or ['*']"
+        )
+    if system and not looks_at_modalities(model) and used:
+        raise ConfigError(
+            f"model.modalities.use={list(model.modalities.use)} has no effect: model.encoder.kind={model.encoder.kind} "
+            "looks at none; remove it"
         )
     if system:
         _check_system(config)
@@ -92,6 +98,10 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
             raise ConfigError("model.hypergraph is learned from features; name modalities in model.modalities.use")
         if config.training.optimizer.kind == "sparse_adam":
             raise ConfigError(
+    if "co_interaction" in relations and model.user_graph is None:
+        raise ConfigError(
+            f"model.encoder.kind={model.encoder.kind} propagates over a user graph: set model.user_graph.neighbours"
+        )
                 "training.optimizer.kind=sparse_adam updates the rows of the batch, but model.hypergraph gives every "
                 "item's embedding a gradient: use adam"
             )
@@ -141,7 +151,7 @@ def _check_system(config: RunConfig) -> None:
     alone = {
         "fusion": model.fusion == plain.fusion,
         "user_modalities": model.user_modalities == plain.user_modalities,
-        "user_graph": model.user_graph is None,
+        "user_graph": model.user_graph is None or "co_interaction" in relations_of(model),
         "hypergraph": model.hypergraph is None,
         "self_supervision": not model.self_supervision,
         "modalities (but for use and transform)": kept == plain.modalities,

@@ -13,12 +13,13 @@ from braidrec.config.self_supervision import (
     EdgeNoiseConfig,
     NodeDropoutConfig,
 )
+from braidrec.config.systems.selfcf import SelfCFConfig
 from braidrec.data.randomness import seed_for
 from braidrec.features.table import FeatureTable
 from braidrec.graph.co_interaction import co_interaction_relation
 from braidrec.graph.content import combined_relation, content_relation
 from braidrec.graph.knn import content_neighbours
-from braidrec.graph.relation import INTERACTIONS, PRUNED, Relation
+from braidrec.graph.relation import INTERACTIONS, PRUNED, TARGETS, Relation
 from braidrec.graph.share import shared_relation
 from braidrec.graph.views import drop_edges, drop_edges_by_degree, drop_nodes, weight_noise
 from braidrec.mapped import once_per_node
@@ -102,6 +103,8 @@ def views_of(model: ModelConfig) -> dict[str, View]:
             continue
         for place, wanted in ((1, task.first), (2, task.second)):
             if isinstance(wanted, EdgeDropoutConfig):
+    if isinstance(model.encoder, SelfCFConfig) and model.encoder.view == "edge_dropout":
+        found[TARGETS] = partial(drop_edges, rate=model.encoder.rate)
                 for layer in range(layers if wanted.per_layer else 1):
                     found[view_name(name, place, layer)] = partial(drop_edges, rate=wanted.rate)
             elif isinstance(wanted, NodeDropoutConfig):

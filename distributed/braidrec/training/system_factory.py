@@ -7,21 +7,27 @@ import torch
 
 from braidrec.config.model import ModelConfig, SystemConfig
 from braidrec.config.systems.bm3 import BM3Config
+from braidrec.config.systems.dragon import DragonConfig
+from braidrec.config.systems.dualgnn import DualGNNConfig
 from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.config.systems.grcn import GRCNConfig
 from braidrec.config.systems.lattice import LatticeConfig
 from braidrec.config.systems.mgcn import MGCNConfig
 from braidrec.config.systems.mmgcn import MMGCNConfig
+from braidrec.config.systems.selfcf import SelfCFConfig
 from braidrec.config.systems.slmrec import SLMRecConfig
 from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
 from braidrec.models.contract import Recommender
 from braidrec.models.systems.bm3 import BM3
+from braidrec.models.systems.dragon import Dragon
+from braidrec.models.systems.dualgnn import DualGNN
 from braidrec.models.systems.freedom import Freedom
 from braidrec.models.systems.grcn import GRCN
 from braidrec.models.systems.lattice import Lattice
 from braidrec.models.systems.mgcn import MGCN
 from braidrec.models.systems.mmgcn import MMGCN
+from braidrec.models.systems.selfcf import SelfCF
 from braidrec.models.systems.slmrec import SLMRec
 from braidrec.models.systems.vbpr import VBPR
 from braidrec.models.systems.vbpr_mm import VBPRMM
@@ -36,6 +42,9 @@ SYSTEMS: dict[type, Callable[..., Recommender]] = {
     FreedomConfig: Freedom,
     MGCNConfig: MGCN,
     LatticeConfig: Lattice,
+    SelfCFConfig: SelfCF,
+    DualGNNConfig: DualGNN,
+    DragonConfig: Dragon,
 }
 """Their constructors take the settings by the same names."""
 
@@ -58,6 +67,16 @@ def build_system(config: ModelConfig, dims: Mapping[str, int], dtype: torch.dtyp
         arguments["item_layers"] = config.item_graph.layers
         if isinstance(encoder, LatticeConfig):
             arguments |= {"neighbours": config.item_graph.neighbours, "method": config.item_graph.method}
+    if "co_interaction" in encoder.relations:
+        assert config.user_graph is not None, "checked before the run started"
+        arguments["user_layers"] = config.user_graph.layers
     if encoder.relations:
         arguments["dtype"] = dtype
-    return SYSTEMS[type(encoder)](dim=config.dim, initial_std=config.initial_std, dims=dims, **arguments)
+    if looks_at_modalities(config):
+        arguments["dims"] = dims
+    return SYSTEMS[type(encoder)](dim=config.dim, initial_std=config.initial_std, **arguments)
+
+
+def looks_at_modalities(config: ModelConfig) -> bool:
+    """Whether the configured system uses features: all do that do not say otherwise."""
+    return bool(getattr(config.encoder, "looks_at_modalities", True))

@@ -25,6 +25,7 @@ USE = "model.modalities.use=['*']"
 MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **{name: (name, ()) for name in (
         "vbpr", "vbpr_mm", "mmgcn", "grcn", "slmrec", "bm3", "freedom", "mgcn", "lattice", "mmgcf", "layergcn",
+        "selfcf", "dragon", "dualgnn",
     )},
     "early": (None, (USE,)),
     "early, attention, concat": (None, (USE, "model.fusion={combine: concat, weighting: attention}")),
@@ -35,7 +36,7 @@ MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "graphsage": (None, (USE, "model.encoder={kind: graphsage}")),
     "gat": (None, (USE, "model.encoder={kind: gat}")),
 }  # fmt: skip
-IDS_ALONE = ("bm3", "layergcn")
+IDS_ALONE = ("bm3", "layergcn", "selfcf")
 """Those that rank without looking at modalities."""
 
 

@@ -28,6 +28,9 @@ SYSTEMS = {
     "mgcn": (),
     "lattice": (),
     "mmgcf": (),
+    "dragon": (),
+    "dualgnn": (),
+    "selfcf": ("model.encoder.view=edge_dropout",),
 }
 ACROSS = "loss: {kind: info_nce, across_workers: true}"
 MM = "model.modalities.use=['*']"

@@ -9,13 +9,14 @@ from braidrec.models.projectors import Projector
 
 
 class ModalityRows(nn.Module):
-    """`W_m x_i^m + b_m`, and a learned row of the modality for an item without it.
+    """`W_m x_i^m + b_m`, or a perceptron of x, and a learned row of the modality for an item without it.
 
     Args:
         dims: F_m, numbers per feature vector, by modality.
         widths: columns of the rows, by modality; None: the features are the rows, F_m columns.
         initial_std: learned rows start as N(0, std²).
         bias: with b_m.
+        hidden: units between two linear maps; None: one map.
     Attributes:
         modalities: in alphabetical order, so that the order in which they are given changes nothing.
         widths: columns of the rows, by modality.
@@ -24,15 +25,24 @@ class ModalityRows(nn.Module):
     """
 
     def __init__(
-        self, dims: Mapping[str, int], widths: Mapping[str, int | None], *, initial_std: float, bias: bool = True
+        self,
+        dims: Mapping[str, int],
+        widths: Mapping[str, int | None],
+        *,
+        initial_std: float,
+        bias: bool = True,
+        hidden: int | None = None,
     ) -> None:
         super().__init__()
         if not dims:
             raise ValueError("dims is empty: at least one modality with features is needed")
         self.modalities = tuple(sorted(dims))
         self.widths = {name: widths[name] or dims[name] for name in self.modalities}
+        depth = 1 if hidden is None else 2
         self.projectors = nn.ModuleList(
-            nn.Identity() if widths[name] is None else Projector(dims[name], self.widths[name], bias=bias)
+            nn.Identity()
+            if widths[name] is None
+            else Projector(dims[name], self.widths[name], bias=bias, depth=depth, hidden=hidden)
             for name in self.modalities
         )
         self.missing = nn.ModuleList(
