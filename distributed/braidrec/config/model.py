@@ -249,6 +249,9 @@ SystemConfig = (
     | FreedomConfig
     | MGCNConfig
     | LatticeConfig
+    | SelfCFConfig
+    | DualGNNConfig
+    | DragonConfig
 )
 """Published systems with parts of their own: they do their own projecting and fusing."""
 
@@ -264,9 +267,6 @@ Encoder = Annotated[
     Field(discriminator="kind"),
 ]
 
-    | SelfCFConfig
-    | DualGNNConfig
-    | DragonConfig
 
 class ModelConfig(Strict):
     """The recommender."""
