@@ -93,15 +93,15 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
         raise ConfigError(
             f"model.encoder.kind={model.encoder.kind} propagates over an item graph: set model.item_graph.neighbours"
         )
+    if "co_interaction" in relations and model.user_graph is None:
+        raise ConfigError(
+            f"model.encoder.kind={model.encoder.kind} propagates over a user graph: set model.user_graph.neighbours"
+        )
     if model.hypergraph is not None:
         if not used:
             raise ConfigError("model.hypergraph is learned from features; name modalities in model.modalities.use")
         if config.training.optimizer.kind == "sparse_adam":
             raise ConfigError(
-    if "co_interaction" in relations and model.user_graph is None:
-        raise ConfigError(
-            f"model.encoder.kind={model.encoder.kind} propagates over a user graph: set model.user_graph.neighbours"
-        )
                 "training.optimizer.kind=sparse_adam updates the rows of the batch, but model.hypergraph gives every "
                 "item's embedding a gradient: use adam"
             )

@@ -97,14 +97,14 @@ def views_of(model: ModelConfig) -> dict[str, View]:
     found: dict[str, View] = {}
     if trained_on(model) == PRUNED:
         found[PRUNED] = partial(drop_edges_by_degree, keep_rate=1.0 - model.encoder.prune_rate)  # type: ignore[union-attr]
+    if isinstance(model.encoder, SelfCFConfig) and model.encoder.view == "edge_dropout":
+        found[TARGETS] = partial(drop_edges, rate=model.encoder.rate)
     layers = layers_of(model)
     for name, task in model.self_supervision.items():
         if not isinstance(task, ContrastConfig):
             continue
         for place, wanted in ((1, task.first), (2, task.second)):
             if isinstance(wanted, EdgeDropoutConfig):
-    if isinstance(model.encoder, SelfCFConfig) and model.encoder.view == "edge_dropout":
-        found[TARGETS] = partial(drop_edges, rate=model.encoder.rate)
                 for layer in range(layers if wanted.per_layer else 1):
                     found[view_name(name, place, layer)] = partial(drop_edges, rate=wanted.rate)
             elif isinstance(wanted, NodeDropoutConfig):
