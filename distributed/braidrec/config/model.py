@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from braidrec.config.base import Strict
 from braidrec.config.scalars import Positive, PositiveFloat, Rate
 from braidrec.config.self_supervision import TaskConfig
+from braidrec.config.systems.acf import ACFConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.dragon import DragonConfig
 from braidrec.config.systems.dualgnn import DualGNNConfig
@@ -197,6 +198,18 @@ class FusionConfig(Strict):
     )
 
 
+class LearnedGraphConfig(Strict):
+    """The latent item–item structure of Zhang et al. (LATTICE, ACM Multimedia 2021): neighbours by projected features,
+    found anew each epoch, whose similarities are trained, mixed with the frozen graph."""
+
+    frozen_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.9, description="λ, share of the frozen graph; the rest is that of the learned one."
+    )
+    feature_dim: Positive = Field(
+        default=64, description="Size of the projected features whose similarities are the learned graph."
+    )
+
+
 class ItemGraphConfig(Strict):
     """An item–item graph of nearest neighbours by content, whose result is added to the items' vectors."""
 
@@ -211,6 +224,9 @@ class ItemGraphConfig(Strict):
     )
     method: Literal["auto", "exact", "faiss"] = Field(
         default="auto", description="How neighbours are found; auto: exactly, and by FAISS beyond a size."
+    )
+    learned: LearnedGraphConfig | None = Field(
+        default=None, description="Null: the graph is that of the features, and stays."
     )
 
 
@@ -249,6 +265,7 @@ SystemConfig = (
     | FreedomConfig
     | MGCNConfig
     | LatticeConfig
+    | ACFConfig
     | SelfCFConfig
     | DualGNNConfig
     | DragonConfig

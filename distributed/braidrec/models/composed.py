@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from braidrec.graph.hop import Neighbourhood
-from braidrec.graph.propagate import propagate_to_readout
+from braidrec.graph.propagate import propagate_to_last
 from braidrec.graph.relation import INTERACTIONS
 from braidrec.models.ahead import PropagatedAhead
+from braidrec.models.cold_length import with_cold_length
 from braidrec.models.contract import Branch, Encoded, Inputs, LossTerm, StepContext, TableSpec
 from braidrec.models.encoders.contract import PLAIN, Encoder, PropagationView
 from braidrec.models.fusion.fusion import Fusion
 from braidrec.models.fusion.strands import parameter_name
 from braidrec.models.hypergraph import LearnedHypergraph
+from braidrec.models.learned_item_graph import LEARNED, LearnedItemGraph
 from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.sides import Sides
 from braidrec.models.strands import ID, ItemStrands
@@ -52,6 +54,7 @@ class ComposedRecommender(nn.Module):
         aggregated_users: late: a user's row in a modality is the mean of the items' rows instead of an embedding.
         item_graph: hops on the relation `content`; 0: none.
         item_graph_on_id: what goes through the item graph: the ID embeddings, or the (early) fused rows.
+        learned_items: the item graph, where it is learned; the model then gives itself the relation `learned`.
         user_graph: hops on the relation `co_interaction`; 0: none.
         hypergraph: learned, from the items' features, over which their ID embeddings reach items and users; None: none.
         matches_cold_length: at evaluation of all nodes, items without train interactions get vectors as long as those
@@ -74,6 +77,7 @@ class ComposedRecommender(nn.Module):
         aggregated_users: bool = False,
         item_graph: int = 0,
         item_graph_on_id: bool = True,
+        learned_items: LearnedItemGraph | None = None,
         user_graph: int = 0,
         hypergraph: LearnedHypergraph | None = None,
         matches_cold_length: bool = False,
@@ -91,6 +95,9 @@ class ComposedRecommender(nn.Module):
         self.user_std, self.user_features = user_std, user_features
         self.item_graph, self.item_graph_on_id, self.user_graph = item_graph, item_graph_on_id, user_graph
         self.hypergraph, self.matches_cold_length = hypergraph, matches_cold_length
+        self.learned_items = learned_items
+        if learned_items is not None:  # otherwise this is no model that makes relations (`contract.LearnsRelations`)
+            self.learned_relations = learned_items.learned_relations
         self.trained_on = trained_on
         self.ahead = PropagatedAhead({}, {})
         self.task_names = tuple(tasks or {})
@@ -126,7 +133,8 @@ class ComposedRecommender(nn.Module):
         in_training = first + (self.trained_on,) * layers
         branches = {MAIN: Branch(chain=chain, training=in_training)}
         if self.item_graph:
-            branches[ITEM_GRAPH] = Branch(chain=("content",) * self.item_graph)
+            relation = "content" if self.learned_items is None else LEARNED
+            branches[ITEM_GRAPH] = Branch(chain=(relation,) * self.item_graph)
         if self.user_graph:
             branches[USER_GRAPH] = Branch(chain=("co_interaction",) * self.user_graph)
         if self.hypergraph is not None:
@@ -174,7 +182,7 @@ class ComposedRecommender(nn.Module):
         if beside is not None:
             encoded = replace(encoded, vectors=encoded.vectors + beside, outputs={**encoded.outputs, BESIDE: beside})
         if self.matches_cold_length and not self.training and inputs.seeds is None and inputs.cold is not None:
-            encoded = replace(encoded, vectors=_with_cold_length(encoded.vectors, inputs.cold, inputs.num_users))
+            encoded = replace(encoded, vectors=with_cold_length(encoded.vectors, inputs.cold, inputs.num_users))
         return encoded
 
     def view_of(self, encoded: Encoded, inputs: Inputs, branch: str | None, view: PropagationView) -> Tensor:
@@ -340,8 +348,10 @@ class ComposedRecommender(nn.Module):
         else:
             assert self.fusion is not None
             rows = self.fusion(*self.strands(inputs, sides.items)).vectors
-        nobody = rows.new_zeros(sides.num_rows - len(rows), rows.shape[1])
-        return propagate_to_readout(neighbourhood, sides.join(nobody, rows), "last")[0]
+        h = sides.join(rows.new_zeros(sides.num_rows - len(rows), rows.shape[1]), rows)
+        if self.learned_items is not None:
+            return self.learned_items.propagate(inputs, neighbourhood, h)
+        return propagate_to_last(neighbourhood, h)
 
     def _user_rows(self, inputs: Inputs, users: Tensor | None) -> Tensor:
         embeddings = inputs.table(USERS, users)
@@ -352,7 +362,7 @@ class ComposedRecommender(nn.Module):
         sides = inputs.sides(neighbourhood.input_nodes)
         rows = self._user_rows(inputs, sides.users)
         nothing = rows.new_zeros(sides.num_rows - len(rows), rows.shape[1])
-        return propagate_to_readout(neighbourhood, sides.join(rows, nothing), "last")[0]
+        return propagate_to_last(neighbourhood, sides.join(rows, nothing))
 
     @property
     def _on_graph(self) -> tuple[str, ...]:
@@ -375,13 +385,3 @@ class ComposedRecommender(nn.Module):
 
     def _all_tasks(self) -> dict[str, Task]:
         return dict(zip(self.task_names, self.tasks.values(), strict=True))  # type: ignore[arg-type]
-
-
-def _with_cold_length(vectors: Tensor, cold: Tensor, num_users: int) -> Tensor:
-    """`[num_nodes, D]` with the cold items' rows stretched by one factor to the mean length of the others."""
-    if not cold.any() or cold.all():
-        return vectors
-    length = vectors[num_users:].norm(dim=1)
-    factor = length[~cold].mean() / length[cold].mean().clamp(min=1e-12)
-    stretch = torch.where(cold, factor, torch.ones_like(factor))
-    return torch.cat([vectors[:num_users], vectors[num_users:] * stretch.unsqueeze(-1)])

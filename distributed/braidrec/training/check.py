@@ -89,6 +89,11 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
                 f"model.item_graph.weights={graph.weights}: give one for each used modality, {list(used)}"
             )
         _check_item_graph_of_system(config)
+        if graph.learned is not None and graph.weights is not None:
+            raise ConfigError(
+                f"model.item_graph.weights={graph.weights} has no effect: with model.item_graph.learned what each "
+                "modality counts is learned; remove one of them"
+            )
     elif any(name.startswith("content") for name in relations):
         raise ConfigError(
             f"model.encoder.kind={model.encoder.kind} propagates over an item graph: set model.item_graph.neighbours"
@@ -170,8 +175,9 @@ def _check_item_graph_of_system(config: RunConfig) -> None:
     graph, kind = model.item_graph, model.encoder.kind
     if graph is None or not isinstance(model.encoder, SystemConfig):
         return
-    if graph.of != ItemGraphConfig().of:
-        raise ConfigError(f"model.item_graph.of={graph.of} has no effect on model.encoder.kind={kind}; remove it")
+    for key in ("of", "learned"):
+        if getattr(graph, key) != getattr(ItemGraphConfig(), key):
+            raise ConfigError(f"model.item_graph.{key} has no effect on model.encoder.kind={kind}; remove it")
     if graph.weights is not None and "content/*" in relations_of(model):
         raise ConfigError(
             f"model.item_graph.weights={graph.weights} has no effect: model.encoder.kind={kind} keeps a graph for each "

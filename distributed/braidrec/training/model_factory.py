@@ -29,6 +29,7 @@ from braidrec.models.encoders.lightgcn import LightGCNEncoder
 from braidrec.models.encoders.ngcf import NGCFEncoder
 from braidrec.models.fusion.fusion import Fusion
 from braidrec.models.hypergraph import LearnedHypergraph
+from braidrec.models.learned_item_graph import LearnedItemGraph
 from braidrec.models.lightgcn import LightGCN
 from braidrec.models.matrix_factorisation import MatrixFactorisation
 from braidrec.models.missing import MISSING, MissingPolicy, ModalityDropout
@@ -147,6 +148,7 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
         user_std=config.initial_std,
         user_features=_user_features(config, surrounding, fusion.out_dim),
         item_graph=config.item_graph.layers if config.item_graph else 0,
+        learned_items=_learned_items(config, surrounding),
         item_graph_on_id=config.item_graph is None or config.item_graph.of == "id",
         user_graph=config.user_graph.layers if config.user_graph else 0,
         hypergraph=_hypergraph(config, surrounding),
@@ -185,6 +187,7 @@ def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -
         hypergraph=_hypergraph(config, surrounding),
         matches_cold_length=config.fusion.cold_length == "match",
         item_graph=config.item_graph.layers if config.item_graph else 0,
+        learned_items=_learned_items(config, surrounding),
         trained_on=trained_on(config),
         tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
     )
@@ -241,6 +244,19 @@ def _hypergraph(config: ModelConfig, surrounding: Surrounding) -> LearnedHypergr
         temperature=wanted.temperature,
         noise=wanted.noise,
         dropout=wanted.dropout,
+    )
+
+
+def _learned_items(config: ModelConfig, surrounding: Surrounding) -> LearnedItemGraph | None:
+    graph = config.item_graph
+    if graph is None or graph.learned is None:
+        return None
+    return LearnedItemGraph(
+        dims=surrounding.dims,
+        neighbours=graph.neighbours,
+        frozen_share=graph.learned.frozen_share,
+        feature_dim=graph.learned.feature_dim,
+        method=graph.method,
     )
 
 

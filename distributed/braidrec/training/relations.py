@@ -82,6 +82,12 @@ def relations_of(model: ModelConfig) -> tuple[str, ...]:
     return model.encoder.relations if isinstance(model.encoder, SystemConfig) else ()
 
 
+def keeps_modalities_apart(model: ModelConfig) -> bool:
+    """Whether the model wants an item graph for each modality, to weigh them itself, and not their sum."""
+    learned = model.item_graph is not None and model.item_graph.learned is not None
+    return learned or "content/*" in relations_of(model)
+
+
 def layers_of(model: ModelConfig) -> int:
     """Hops on the user–item graph."""
     return getattr(model.encoder, "layers", 0)

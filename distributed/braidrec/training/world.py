@@ -15,7 +15,7 @@ from braidrec.graph.build import build_interactions
 from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.training.context import Collectives
 from braidrec.training.features import FeatureSet, load_features
-from braidrec.training.relations import RelationBuilder, RelationSet, one_copy, relations_of, views_of
+from braidrec.training.relations import RelationBuilder, RelationSet, keeps_modalities_apart, one_copy, views_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def open_world(
     if model.item_graph is not None:
         # Neighbours are those of the vectors as they were learnt from, whatever is hidden at evaluation.
         whole = features if hidden is None else load_features(model.modalities, folder, interactions, context, cache)
-        builder.content(model.item_graph, whole.tables, combined="content/*" not in relations_of(model))
+        builder.content(model.item_graph, whole.tables, combined=not keeps_modalities_apart(model))
     if model.user_graph is not None:
         builder.users(model.user_graph)
     views = views_of(model)

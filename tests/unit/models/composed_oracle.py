@@ -136,8 +136,12 @@ def vectors_of(
     *,
     training: bool = True,
     graphs: Sequence[np.ndarray] | None = None,
+    content: np.ndarray | None = None,
 ) -> np.ndarray:
-    """`[nodes, D]` final vectors, over the interactions or over one graph a layer (early fusion only)."""
+    """`[nodes, D]` final vectors, over the interactions or over one graph a layer (early fusion only).
+
+    `content` is the item graph; None: the frozen one.
+    """
     strands, present = item_strands(model, tables, training=training)
     users = tables["user"].detach().numpy() if "user" in tables else np.zeros((NUM_USERS, 0))
     if model.early:
@@ -147,7 +151,8 @@ def vectors_of(
         vectors = late(model, config, strands, present, users)
     if model.item_graph:
         rows = tables["item"].detach().numpy() if model.item_graph_on_id else fused
-        graph = np.linalg.matrix_power(dense_relation(RELATIONS["content"]), model.item_graph)
+        graph = dense_relation(RELATIONS["content"]) if content is None else content
+        graph = np.linalg.matrix_power(graph, model.item_graph)
         vectors = vectors + graph @ np.concatenate([np.zeros((NUM_USERS, rows.shape[1])), rows])
     if model.user_graph:
         graph = np.linalg.matrix_power(dense_relation(RELATIONS["co_interaction"]), model.user_graph)

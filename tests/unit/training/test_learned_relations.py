@@ -1,4 +1,5 @@
-"""A model that makes a relation from its parameters (LATTICE) gets it anew each epoch, and before every evaluation."""
+"""A model that makes a relation from its parameters (LATTICE, or a composed model with a learned item graph) gets it
+anew each epoch, and before every evaluation."""
 
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
 from braidrec.graph.relation import Relation
-from braidrec.models.systems.lattice import LEARNED, Lattice
+from braidrec.models.learned_item_graph import LEARNED, LearnedItemGraph
 from braidrec.runs.finished import open_run
 from braidrec.training.build import Parts, build_parts
 from braidrec.training.check import check_run
@@ -21,11 +22,17 @@ from braidrec.training.local_worker import LocalWorker
 from braidrec.training.step import TrainStep
 from braidrec.training.validation import encode_all
 
-MODEL = (
+LATTICE = (
     "model.encoder={kind: lattice, layers: 2, frozen_share: 0.3, feature_dim: 8}",
     "model.modalities.use=['*']",
     "model.item_graph={neighbours: 4, edge_weights: cosine}",
 )
+COMPOSED = (
+    "model.encoder={kind: lightgcn, layers: 2}",
+    "model.modalities.use=['*']",
+    "model.item_graph={neighbours: 4, edge_weights: cosine, learned: {frozen_share: 0.3, feature_dim: 8}}",
+)
+MODELS = {"lattice": LATTICE, "composed": COMPOSED}
 FULL, SAMPLED = "training.propagation={mode: full}", "training.propagation={mode: sampled, fan_outs: [4]}"
 
 
@@ -37,8 +44,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def config_of(data: Path, place: Path, *overrides: str) -> RunConfig:
-    return run_config(data, place, *MODEL, *overrides)
+def config_of(data: Path, place: Path, *overrides: str, model: str = "lattice") -> RunConfig:
+    return run_config(data, place, *MODELS[model], *overrides)
 
 
 def parts_of(config: RunConfig) -> Parts:
@@ -52,15 +59,18 @@ def edges(relation: Relation) -> tuple[list[int], list[int]]:
 
 
 def turn_projectors(parts: Parts) -> None:
-    assert isinstance(parts.model, Lattice)
+    (graph,) = (part for part in parts.model.modules() if isinstance(part, LearnedItemGraph))
     with torch.no_grad():
-        for parameter in parts.model.projectors.parameters():
+        for parameter in graph.projectors.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("propagation", [FULL, SAMPLED], ids=["full", "sampled"])
-def test_each_epoch_has_the_neighbours_of_its_parameters(data: Path, tmp_path: Path, propagation: str) -> None:
-    parts = parts_of(config_of(data, tmp_path, propagation))
+def test_each_epoch_has_the_neighbours_of_its_parameters(
+    data: Path, tmp_path: Path, propagation: str, model: str
+) -> None:
+    parts = parts_of(config_of(data, tmp_path, propagation, model=model))
     assert parts.has_changing_relations
     parts.before_epoch(1)
     first = edges(parts.source.relations[LEARNED])
@@ -71,9 +81,12 @@ def test_each_epoch_has_the_neighbours_of_its_parameters(data: Path, tmp_path: P
     assert edges(parts.source.relations[LEARNED]) != first
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("propagation", [FULL, SAMPLED], ids=["full", "sampled"])
-def test_evaluation_has_the_neighbours_of_its_parameters(data: Path, tmp_path: Path, propagation: str) -> None:
-    parts = parts_of(config_of(data, tmp_path, propagation))
+def test_evaluation_has_the_neighbours_of_its_parameters(
+    data: Path, tmp_path: Path, propagation: str, model: str
+) -> None:
+    parts = parts_of(config_of(data, tmp_path, propagation, model=model))
     before = encode_all(parts).vectors
     stale = edges(parts.whole_graph.relations[LEARNED])
     turn_projectors(parts)
@@ -83,16 +96,17 @@ def test_evaluation_has_the_neighbours_of_its_parameters(data: Path, tmp_path: P
     assert torch.equal(before[: parts.num_users], after[: parts.num_users])
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("propagation", [FULL, SAMPLED], ids=["full", "sampled"])
-def test_training_and_the_finished_run(data: Path, tmp_path: Path, propagation: str) -> None:
+def test_training_and_the_finished_run(data: Path, tmp_path: Path, propagation: str, model: str) -> None:
     """The run read back ranks as it did; projections have learned, which only the learned graph teaches them."""
-    config = config_of(data, tmp_path, propagation, "training.epochs=3", "name=lattice")
+    config = config_of(data, tmp_path, propagation, "training.epochs=3", "name=learned", model=model)
     result = braidrec.train(config)
-    again = braidrec.evaluate("lattice", storage=str(tmp_path / "runs"), split="valid")
+    again = braidrec.evaluate("learned", storage=str(tmp_path / "runs"), split="valid")
     wanted = {name.removeprefix("valid/"): v for name, v in result.metrics.items() if name.startswith("valid/")}
     assert {name: again.result.metrics[name] for name in wanted} == wanted
     start = parts_of(config).model.state_dict()
-    tensors, _ = CheckpointStore(open_run("lattice", str(tmp_path / "runs")).folder.checkpoints, warn=print).load(3)
+    tensors, _ = CheckpointStore(open_run("learned", str(tmp_path / "runs")).folder.checkpoints, warn=print).load(3)
     for name, learnt in with_prefix("model", tensors).items():
         assert (learnt - start[name]).abs().max() > 1e-3, name
 
@@ -125,8 +139,15 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not_been(
         ("model.item_graph={weights: {image: 0.5, text: 0.5}}", "keeps a graph for each modality"),
         ("model.item_graph={of: fused}", "of=fused has no effect on model.encoder.kind=lattice"),
         ("model.item_graph=null", "set model.item_graph.neighbours"),
+        ("model.item_graph={learned: {}}", "learned has no effect on model.encoder.kind=lattice"),
     ],
 )
 def test_item_graphs_that_would_have_no_effect(data: Path, tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parts_of(config_of(data, tmp_path, override))
+
+
+def test_weights_of_modalities_have_no_effect_where_they_are_learned(data: Path, tmp_path: Path) -> None:
+    weights = "model.item_graph.weights={image: 0.5, text: 0.5}"
+    with pytest.raises(ConfigError, match="what each modality counts is learned"):
+        parts_of(config_of(data, tmp_path, weights, model="composed"))

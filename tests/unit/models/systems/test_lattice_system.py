@@ -5,18 +5,15 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
 from item_graph_world import (
     DIM,
     DIMS,
-    NUM_ITEMS,
     NUM_USERS,
     TOLERANCE,
     K,
     assert_everything_learns,
     assert_modes_agree,
     assert_seeds_are_rows_of_all,
-    dense_content,
     dense_unweighted,
     fill,
     gradients_of,
@@ -26,15 +23,16 @@ from item_graph_world import (
     make_relations,
     make_step,
     make_tables,
-    nearest,
     run_step,
     source_over,
 )
+from learned_graph_oracle import dense_graph
 from model_inputs import Features, fetch_from
 
 from braidrec.graph.relation import INTERACTIONS, Relation
-from braidrec.models.systems import lattice
-from braidrec.models.systems.lattice import LEARNED, Lattice
+from braidrec.models import learned_item_graph
+from braidrec.models.learned_item_graph import LEARNED
+from braidrec.models.systems.lattice import Lattice
 
 FEATURES = make_features()
 RELATIONS = make_relations(FEATURES, weight="similarity")
@@ -52,34 +50,12 @@ def with_learned(model: Lattice, features: Features = FEATURES) -> Mapping[str, 
     return {**RELATIONS, **model.learned_relations(fetch_from(features), fixed, num_users=NUM_USERS)}
 
 
-def projected(model: Lattice, place: int) -> torch.Tensor:
-    (layer,) = model.projectors[place].layers
-    return FEATURES[model.modalities[place]][0] @ layer.weight.T + layer.bias
-
-
-def dense_graph(model: Lattice, at_start: Lattice | None = None) -> torch.Tensor:
-    """S over all nodes; neighbours and degrees are those of the model as it was `at_start` of the epoch."""
-    shares = model.modality_logits.exp() / model.modality_logits.exp().sum()
-    whole = torch.zeros(NUM_USERS + NUM_ITEMS, NUM_USERS + NUM_ITEMS, dtype=torch.float64)
-    for place, name in enumerate(model.modalities):
-        values, present = FEATURES[name]
-        frozen = torch.from_numpy(dense_content(values.numpy(), present.numpy(), "similarity"))
-        before = projected(at_start or model, place).detach().numpy()
-        found = {pair: cosine for pair, cosine in nearest(before, present.numpy()).items() if cosine > 0}
-        degree = [sum(cosine for (item, _), cosine in found.items() if item == which) for which in range(NUM_ITEMS)]
-        h = projected(model, place)
-        learned = torch.zeros_like(whole)
-        for item, other in found:
-            cosine = F.cosine_similarity(h[item], h[other], dim=0).clamp(min=0)
-            learned[NUM_USERS + item, NUM_USERS + other] = cosine / (degree[item] * degree[other]) ** 0.5
-        whole = whole + shares[place] * (model.frozen_share * frozen + (1 - model.frozen_share) * learned)
-    return whole
-
-
 def dense_vectors(model: Lattice, table: torch.Tensor, at_start: Lattice | None = None) -> torch.Tensor:
     interactions = torch.from_numpy(dense_unweighted(RELATIONS[INTERACTIONS]))
     levels = [torch.matrix_power(interactions, layer) @ table for layer in range(model.layers + 1)]
-    added = torch.matrix_power(dense_graph(model, at_start), model.item_layers) @ table
+    added = (
+        torch.matrix_power(dense_graph(model.graph, FEATURES, at_start and at_start.graph), model.item_layers) @ table
+    )
     norms = added.detach().norm(dim=1)
     rows = [row / row.norm() if norm > 0 else row * 0 for row, norm in zip(added, norms, strict=True)]
     return sum(levels) / len(levels) + torch.stack(rows)
@@ -127,7 +103,7 @@ def test_the_learned_graph_counts() -> None:
     one, other = make_model(seed=1), make_model(seed=2)
     table = make_tables(one)["id"]
     with torch.no_grad():
-        other.modality_logits.copy_(one.modality_logits)
+        other.graph.modality_logits.copy_(one.graph.modality_logits)
         difference = (dense_vectors(one, table) - dense_vectors(other, table)).abs().amax(-1)
     assert difference[NUM_USERS:].max() > 0.01
     assert not difference[:NUM_USERS].any()
@@ -146,12 +122,12 @@ def test_an_item_without_modalities_keeps_what_behaviour_gives() -> None:
 def test_learning_is_repeatable_however_items_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     first = with_learned(model)[LEARNED]
-    scale = model._edges.scale.clone()
-    monkeypatch.setattr(lattice, "_ITEMS_AT_ONCE", 2)
+    scale = model.graph._edges.scale.clone()
+    monkeypatch.setattr(learned_item_graph, "_ITEMS_AT_ONCE", 2)
     second = with_learned(model)[LEARNED]
     np.testing.assert_array_equal(first.indptr, second.indptr)
     np.testing.assert_array_equal(first.indices, second.indices)
-    assert torch.equal(scale, model._edges.scale)
+    assert torch.equal(scale, model.graph._edges.scale)
     assert not any(name.startswith("_edges") for name in model.state_dict()), "a checkpoint needs none of it"
 
 
