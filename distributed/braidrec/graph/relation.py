@@ -106,26 +106,15 @@ class Relation:
         ones = np.ones(self.num_nodes)
         return inverse_power(torch.from_numpy((matrix.T if transposed else matrix) @ ones), 0.5)
 
-    def widened(self) -> "Relation":
-        """The same relation with int64 ids, as `sampling_graph` wants them: stored in that form it is mapped by all
-        workers of a node, instead of being widened by each."""
-        indptr, indices = self.indptr.astype(np.int64), self.indices.astype(np.int64)
-        return Relation(
-            self.name,
-            indptr,
-            indices,
-            symmetric=self.symmetric,
-            weight=self.weight,
-            weights_are_final=self.weights_are_final,
-        )
-
     @cached_property
     def sampling_graph(self) -> Any:
-        """The graph from which DGL samples; no copy if the relation has int64 ids. An int32 graph would not do: message
-        passing on a block that was sampled from one crashes the process (seen with DGL 2.1)."""
-        indptr = torch.from_numpy(self.indptr).long()
-        indices = torch.from_numpy(self.indices).long()
-        no_ids = torch.empty(0, dtype=torch.int64)
+        """The graph from which DGL samples, over the relation's own arrays.
+
+        DGL's message passing on a block that was sampled from an int32 graph crashes the process (seen with DGL 2.1).
+        What is drawn here goes into a `Structure` of its own, on which it does not.
+        """
+        indptr, indices = torch.from_numpy(self.indptr), torch.from_numpy(self.indices)
+        no_ids = torch.empty(0, dtype=indices.dtype)
         return dgl.graph(("csc", (indptr, indices, no_ids)), num_nodes=self.num_nodes)
 
     def edge_ids(self, sources: NDArray[np.int64], destinations: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -45,7 +45,7 @@ def draw_neighbours(
         exclude: sorted edge ids, or None.
     """
     dgl.seed(seed)
-    frontier = dgl.sampling.sample_neighbors(relation.sampling_graph, destinations, fan_out)
+    frontier = dgl.sampling.sample_neighbors(relation.sampling_graph, _as_ids(destinations, relation), fan_out)
     if fan_out < 0:
         return _compact(frontier, destinations, exclude, None)
     degree = relation.in_degree[destinations].float()
@@ -64,7 +64,7 @@ def draw_labor(
         return draw_neighbours(relation, destinations, fan_out, seed, exclude)
     frontier, _ = dgl.sampling.sample_labors(
         relation.sampling_graph,
-        destinations,
+        _as_ids(destinations, relation),
         fan_out,
         importance_sampling=0,
         random_seed=dgl.backend.to_dgl_nd(torch.tensor([seed])),
@@ -79,22 +79,27 @@ SAMPLERS: dict[str, Callable[[Relation, Tensor, int, int, Tensor | None], Draw]]
 }
 
 
+def _as_ids(nodes: Tensor, relation: Relation) -> Tensor:
+    """In the integer type of the relation, which DGL insists on."""
+    return nodes.to(relation.sampling_graph.idtype)
+
+
 def _compact(frontier: Any, destinations: Tensor, exclude: Tensor | None, scale: Tensor | None) -> Draw:
     """Number the sources of the drawn edges locally, destinations first."""
-    edge_ids = frontier.edata[dgl.EID]
+    edge_ids = frontier.edata[dgl.EID].long()
     if exclude is not None and len(exclude):
         sources, targets = frontier.edges()
         place = torch.searchsorted(exclude, edge_ids).clamp(max=len(exclude) - 1)
         kept = exclude[place] != edge_ids
         edge_ids = edge_ids[kept]
         frontier = dgl.graph((sources[kept], targets[kept]), num_nodes=frontier.num_nodes())
-    block = dgl.to_block(frontier, destinations)
+    block = dgl.to_block(frontier, destinations.to(frontier.idtype))
     indptr, indices, order = block.adj_tensors("csc")
-    drawn = edge_ids[block.edata[dgl.EID]]
+    drawn = edge_ids[block.edata[dgl.EID].long()]
     return Draw(
-        src_nodes=block.srcdata[dgl.NID],
+        src_nodes=block.srcdata[dgl.NID].long(),
         indptr=indptr.int(),
         indices=indices.int(),
-        edge_ids=drawn[order] if len(order) else drawn,
+        edge_ids=drawn[order.long()] if len(order) else drawn,
         scale=scale,
     )

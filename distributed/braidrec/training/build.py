@@ -39,7 +39,7 @@ from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
 from braidrec.training.relations import RelationSet
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.tables import ReplicatedTable
-from braidrec.training.world import World, cache_folder, for_sampling, open_world
+from braidrec.training.world import World, open_world
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,6 @@ class Parts:
     """Everything that one rank trains with.
 
     Attributes:
-        perturbed: the interactions that views are drawn from, in the integer type that the source wants.
         excludes_targets: the batch's own edges are taken out of what it is propagated over.
     """
 
@@ -59,7 +58,6 @@ class Parts:
     choice: PropagationChoice
     chains: Mapping[str, tuple[HopSpec, ...]]
     excludes_targets: bool
-    perturbed: Relation
     source: NeighbourhoodSource
     whole_graph: FullGraph
     optimizers: list[torch.optim.Optimizer]
@@ -73,12 +71,12 @@ class Parts:
 
     def before_epoch(self, epoch: int) -> None:
         """Draw the views of this epoch, and let the model learn the relations that it makes itself."""
-        for relation in self.world.relations.drawn(epoch, self.perturbed).values():
+        for relation in self.world.relations.drawn(epoch, self.interactions).values():
             self.source.replace(relation)
             if self.excludes_targets:
                 self.excluded[relation.name] = relation
         for relation in _learned(self.model, self.world).values():
-            self.source.replace(relation.widened() if self.choice.mode == "sampled" else relation)
+            self.source.replace(relation)
 
     @cached_property
     def excluded(self) -> dict[str, Relation]:
@@ -128,7 +126,7 @@ def build_parts(
     choice = _remembered(wanted, run_folder, context)
     sparse = _wants_sparse(config, choice, chains)
     tables = _tables(config, model, world, context, sparse=sparse)
-    source, perturbed = _sources(config, world, context, choice, whole_graph)
+    source = _source(config, world, context, choice, whole_graph)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
         world=world,
@@ -139,7 +137,6 @@ def build_parts(
         choice=choice,
         chains=chains,
         excludes_targets=config.training.propagation.exclude_targets,
-        perturbed=perturbed,
         source=source,
         whole_graph=whole_graph,
         optimizers=build_optimizers(
@@ -206,10 +203,10 @@ def _shortcut(ahead: tuple[str, ...]) -> dict[str, str]:
     return {"shortcut": f"{', '.join(ahead)} propagated once, before training (linear, frozen)"} if ahead else {}
 
 
-def _sources(
+def _source(
     config: RunConfig, world: World, context: WorkerContext, choice: PropagationChoice, whole_graph: FullGraph
-) -> tuple[NeighbourhoodSource, Relation]:
-    """What training propagates over, and the interactions that views perturb there.
+) -> NeighbourhoodSource:
+    """What training propagates over.
 
     Relations that are drawn or learnt anew each epoch come to them when an epoch begins.
 
@@ -218,10 +215,10 @@ def _sources(
     """
     propagation = config.training.propagation
     if choice.mode == "full":
-        return whole_graph, world.interactions
-    wide = for_sampling(world.relations, context, cache_folder(config))
-    sampled = SampledSubgraph(wide, device=context.device, kernel=whole_graph.kernel, sampler=propagation.sampler)
-    return sampled, wide[INTERACTIONS]
+        return whole_graph
+    return SampledSubgraph(
+        world.relations.fixed, device=context.device, kernel=whole_graph.kernel, sampler=propagation.sampler
+    )
 
 
 def _learned(model: Recommender, world: World) -> Mapping[str, Relation]:

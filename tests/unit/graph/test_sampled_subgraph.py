@@ -18,10 +18,11 @@ from graph_oracles import (
     rows,
 )
 
+from braidrec.graph.build import build_interactions
 from braidrec.graph.hop import Hop
 from braidrec.graph.neighbourhood import FullGraph, HopSpec, SampledSubgraph, hop_specs
 from braidrec.graph.propagate import propagate
-from braidrec.graph.relation import INTERACTIONS
+from braidrec.graph.relation import INTERACTIONS, Relation
 
 U, N, DIM = 40, 70, 4
 PAIRS = random_pairs(11, U, N - U, 300)
@@ -59,6 +60,30 @@ def global_edges(hop: Hop) -> list[tuple[int, int, int]]:
         assert relation.indices[edge] == source
         assert relation.indptr[destination] <= edge < relation.indptr[destination + 1]
     return triples
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_drawn_from_int32_as_from_int64(sampler: str) -> None:
+    """A graph large enough for the crash of DGL's own blocks over int32 graphs, with targets left out."""
+    random = np.random.default_rng(5)
+    users, items = random.integers(0, 60_000, 400_000), random.integers(0, 40_000, 400_000)
+    narrow = build_interactions(users, items, 60_000, 40_000)
+    wide = Relation(INTERACTIONS, narrow.indptr.astype(np.int64), narrow.indices.astype(np.int64), symmetric=True)
+    assert narrow.indices.dtype == np.int32
+    exclude = {INTERACTIONS: torch.from_numpy(narrow.edge_ids(items[:500] + 60_000, users[:500]))}
+    seeds = torch.from_numpy(random.permutation(100_000)[:5_000])
+    table = torch.randn(100_000, 16, generator=torch.Generator().manual_seed(1))
+    found = []
+    for relation in (narrow, wide):
+        source = sampled(sampler, relations={INTERACTIONS: relation})
+        chain = source.neighbourhood(hop_specs([INTERACTIONS] * 2, [10, 5]), seeds, step_seed=9, exclude=exclude)
+        h = table[chain.input_nodes].requires_grad_()
+        out = torch.stack(propagate(chain, h))
+        out.square().sum().backward()
+        assert not np.isin(chain.hops[-1].edge_ids, exclude[INTERACTIONS]).any()
+        assert all(ids.dtype == torch.int64 for hop in chain.hops for ids in (hop.edge_ids, hop.src_nodes))
+        found.append((chain.input_nodes, [hop.edge_ids for hop in chain.hops], out.detach(), h.grad))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kernel", ["dgl", "torch"])

@@ -262,13 +262,6 @@ def test_counts_are_not_weighted_but_normalising_degrees_are() -> None:
     assert (sums[sums > 0] < 1).any()  # where a floor of one would show
 
 
-def test_widened_keeps_the_weights() -> None:
-    relation, _ = CASES["also_viewed", True]
-    wide = relation.widened()
-    assert wide.indices.dtype == np.int64 and wide.weights_are_final
-    np.testing.assert_array_equal(wide.weight, relation.weight)
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_stored_and_mapped(tmp_path: Path, case: tuple[str, bool]) -> None:
     relation, _ = CASES[case]

@@ -62,7 +62,7 @@ def source_over(relations: Mapping[str, Relation], mode: str = "full") -> Neighb
     """ "full", or "sampled" with every neighbour taken."""
     if mode == "full":
         return FullGraph(relations, device=CPU, kernel="dgl")
-    return SampledSubgraph({name: relation.widened() for name, relation in relations.items()}, device=CPU, kernel="dgl")
+    return SampledSubgraph(relations, device=CPU, kernel="dgl")
 
 
 def edges_of(relation: Relation) -> list[tuple[int, int]]:

@@ -219,7 +219,7 @@ def test_a_few_neighbours_share_everything() -> None:
     """With one drawn neighbour a hop, its share is 1 whatever the degree: shares are not scaled like plain sums."""
     model = make_model(layers=1, weighting="max")
     tables = make_tables(model)
-    source = SampledSubgraph({"interactions": RELATIONS["interactions"].widened()}, device=CPU, kernel="dgl")
+    source = SampledSubgraph({"interactions": RELATIONS["interactions"]}, device=CPU, kernel="dgl")
     seeds = torch.tensor([2])
     inputs = inputs_of(model, source, tables, FEATURES, seeds)
     drawn = source.neighbourhood(hop_specs(("interactions",) * 2, (1,)), seeds, step_seed=3)
