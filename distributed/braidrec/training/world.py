@@ -92,14 +92,6 @@ def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) 
     return one_copy(f"{INTERACTIONS}:{folder.digest}", build, context, cache, symmetric=True)
 
 
-def for_sampling(relations: RelationSet, context: Collectives, cache: Path) -> dict[str, Relation]:
-    """The fixed relations in the form that DGL samples from, memory-mapped."""
-    return {
-        name: one_copy(f"{relations.keys[name]}:int64", relation.widened, context, cache, symmetric=relation.symmetric)
-        for name, relation in relations.fixed.items()
-    }
-
-
 def cache_folder(config: RunConfig) -> Path:
     """Where the node's shared graphs and features lie."""
     if config.cache is not None:
