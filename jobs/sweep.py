@@ -26,12 +26,12 @@ def main() -> None:
     from braidrec.config.sweep import SweepConfig
     from braidrec.tracking.naming import redact
 
-    files = list(arguments.config)
-    if arguments.resume is not None and not files:
+    if arguments.resume is not None and not arguments.config:
         from braidrec.search.folder import stored_config
 
-        files = [stored_config(arguments.resume)]
-    config = load_config(SweepConfig, files, arguments.overrides)
+        config = stored_config(arguments.resume, arguments.overrides)
+    else:
+        config = load_config(SweepConfig, arguments.config, arguments.overrides)
     from braidrec.training.environment import allocator_of, restart_with_training_environment
 
     # The processes of trials inherit how memory is allocated.

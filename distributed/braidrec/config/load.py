@@ -53,6 +53,18 @@ def read_plain(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> di
     return _plain(everything)
 
 
+def with_overrides(plain: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`a.b=value` over a plain configuration.
+
+    Raises:
+        ConfigError: malformed override.
+    """
+    everything = OmegaConf.create(plain)
+    for override in overrides:
+        _apply_override(everything, override)
+    return _plain(everything)
+
+
 def merged(plain: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
     """`later` over `plain`, as a later file is merged."""
     everything = OmegaConf.create(plain)

@@ -132,6 +132,11 @@ class FinalistsConfig(Strict):
 
     candidates: Annotated[int, Field(ge=0)] = Field(default=3, description="How many; 0: the search is all.")
     seeds: Positive = Field(default=3, description="Runs of each, with the seeds that follow the base run's.")
+    missing: tuple[Annotated[float, Field(gt=0.0, le=1.0)], ...] = Field(
+        default=(0.5, 1.0),
+        description="Shares of a modality's items that lose it when these runs are tested once more, for the report's "
+        "section on missing modalities; []: not. Runs without modalities are not.",
+    )
 
 
 class SweepConfig(Strict):

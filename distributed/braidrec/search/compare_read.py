@@ -1,6 +1,5 @@
 """Tracked runs → trials and contenders: curves, costs, values of single users, slices, robustness."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from braidrec.data.errors import DatasetError
 from braidrec.data.storage import Location
 from braidrec.search.compare_result import Cost, Figure, Trial, slice_metric
 from braidrec.search.compare_runs import label_of, short_names, state_of
+from braidrec.search.without import tests_without
 from braidrec.tracking.reader import RunReader, TrackedRun, best_of
 
 SYSTEMS = {str(tag) for system in get_args(SystemConfig) for tag in tags_of(system)}
@@ -88,19 +88,11 @@ class RunFacts:
         folder = run.tags.get("braidrec.run_folder")
         if folder is None:
             return {}
-        found = {}
         try:
-            place = Location.of(folder).child("evaluations")
-            for file in place.files():
-                plain = json.loads(place.child(file).read_bytes()) if file.endswith(".json") else {}
-                dropped = plain.get("drop_modality", {})
-                value = plain.get("result", {}).get("metrics", {}).get(self._metric)
-                same = (plain.get("split"), plain.get("mask")) == ("test", run.params.get("evaluation.mask"))
-                if same and len(dropped) == 1 and value is not None:
-                    found[next(iter(dropped.items()))] = float(value)
+            found = tests_without(Location.of(folder), run.params.get("evaluation.mask"))
         except (OSError, DatasetError, ValueError):
             return {}
-        return found
+        return {key: float(metrics[self._metric]) for key, metrics in found.items() if self._metric in metrics}
 
     def _cost(self, run: TrackedRun) -> Cost:
         seconds = self._reader.history(run, "train/seconds")

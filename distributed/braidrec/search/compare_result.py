@@ -136,6 +136,8 @@ class Comparison:
         conclusions: sentences, the most important first.
         notes: what was left out, and why.
         winner_yaml: configuration that trains the winner again; None where it is not known.
+        best_on_test: metric → best figure of any trial of the sweep, chosen on test: no result. Empty where not asked
+            for.
         report: the HTML file; None where none was asked for.
     """
 
@@ -154,6 +156,7 @@ class Comparison:
     conclusions: Sequence[str]
     notes: Sequence[str]
     winner_yaml: str | None
+    best_on_test: Mapping[str, float] = field(default_factory=dict)
     report: str | None = None
 
     @property

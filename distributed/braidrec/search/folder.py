@@ -1,16 +1,17 @@
 """A sweep's own folder: its configuration, its trials, their runs, the winner."""
 
 import json
-import re
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from braidrec.config.load import ConfigError, to_yaml, validate
+from braidrec.config.load import ConfigError, to_yaml, validate, with_overrides
 from braidrec.config.sweep import SweepConfig
 from braidrec.config.yaml_text import parse_yaml
 from braidrec.data.storage import Location
 from braidrec.places import absolute_place
+from braidrec.training.run_folder import changed_keys, check_name
 
 MAY_CHANGE = (
     "name",
@@ -26,7 +27,6 @@ MAY_CHANGE = (
     "run.data.path",
 )
 """Keys that may differ when a sweep goes on: how much, how fast, and where things are."""
-_NAME = re.compile(r"[\w\-][\w\-.]*")
 
 
 class SweepFolder:
@@ -55,10 +55,7 @@ class SweepFolder:
             ConfigError: not a name, or one that is taken.
         """
         name = name or f"sweep-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"name: {name!r} must consist of letters, digits, '-', '_' and '.', not beginning with '.'"
-            )
+        check_name(name)
         folder = cls(Location.of(storage).child(name))
         if folder.location.child("config.yaml").is_file():
             what = "sweep" if folder.location.child("sweep.json").is_file() else "run"
@@ -87,6 +84,10 @@ class SweepFolder:
         self.location.child("config.yaml").write_bytes(to_yaml(sweep).encode())
         self.write_json("sweep.json", {"key": secrets.token_hex(16), "dataset": digest})
 
+    def go_on_with(self, sweep: SweepConfig) -> None:
+        """Write down what a sweep that goes on is changed to, so that the next --resume knows it too."""
+        self.location.child("config.yaml").write_bytes(to_yaml(sweep).encode())
+
     def config(self) -> SweepConfig:
         """What the sweep was begun with."""
         file = self.location.child("config.yaml")
@@ -103,13 +104,7 @@ class SweepFolder:
         Raises:
             ConfigError: other keys than `MAY_CHANGE` differ, all of which are named, or the data set is another one.
         """
-        before, after = _flat(self.config().to_plain()), _flat(sweep.to_plain())
-        changed = [
-            f"{key}: {before.get(key)!r} then, {after.get(key)!r} now"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-            and not any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
-        ]
+        changed = changed_keys(self.config().to_plain(), sweep.to_plain(), MAY_CHANGE)
         if changed:
             raise ConfigError(
                 f"--resume {self.name}: the configuration differs from the one the sweep was begun with:\n  "
@@ -132,18 +127,11 @@ class SweepFolder:
         return json.loads(self.location.child(file).read_bytes())
 
 
-def stored_config(name: str) -> str:
-    """The configuration file of a sweep on this machine, by its name in `runs/` or the path of its folder.
+def stored_config(name: str, overrides: Sequence[str] = ()) -> SweepConfig:
+    """What a sweep was begun with, changed by overrides; by its name in `runs/`, or the path or URI of its folder.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or an override that is not one.
     """
-    return str(SweepFolder.existing(name, "runs").location.child("config.yaml").path)
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {
-            k: v for name, inner in value.items() for k, v in _flat(inner, f"{key}.{name}" if key else name).items()
-        }
-    return {key: value}
+    plain = SweepFolder.existing(name, "runs").config().to_plain()
+    return validate(SweepConfig, with_overrides(plain, overrides), f"--resume {name}")

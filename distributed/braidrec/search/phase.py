@@ -5,12 +5,10 @@ known of each trial and whether the budget is used up is decided here, in the dr
 experiment files are pickles, which are never read.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
@@ -88,7 +86,7 @@ class Phase:
         book: where it is written down.
         judge: Ray Tune's scheduler; None: every training goes to its end.
         limits: what may run at a time.
-        folder: for Tune's own files, which nobody reads; removed afterwards.
+        folder: for Tune's own files, which nobody reads.
         clock: seconds that only grow.
     """
 
@@ -104,6 +102,7 @@ class Phase:
         self.source, self.book, self.judge = source, book, judge
         self._limits, self._folder, self._clock = limits, folder, clock
         self._by_trial: dict[str, _Running] = {}
+        self._first: tuple[TrialRecord, Task] | None = None
         self._saved = clock()
         self.hopeless: str | None = None
         self.fault: BaseException | None = None
@@ -121,6 +120,15 @@ class Phase:
         Raises:
             RunError: no training that is still to come could do better.
         """
+        self._first = self._taken()
+        if self._first is not None:  # with nothing to do, Tune would look into its files for what it has done
+            self._tune()
+        if self.fault is not None:
+            raise self.fault
+        if self.hopeless is not None:
+            raise RunError(self.hopeless)
+
+    def _tune(self) -> None:
         try:
             _tuner(self, self._limits, self._folder).fit()
         except BaseException as error:
@@ -128,16 +136,20 @@ class Phase:
             if self.fault is not None and isinstance(error, Exception):
                 raise self.fault from None  # and not what Tune makes of it
             raise
-        finally:
-            if self._folder.is_local:
-                shutil.rmtree(Path(self._folder.path), ignore_errors=True)
-        if self.fault is not None:
-            raise self.fault
-        if self.hopeless is not None:
-            raise RunError(self.hopeless)
 
     def next_task(self, trial_id: str) -> dict[str, Any] | None:
         """The configuration of Tune's next trial."""
+        found, self._first = self._first or self._taken(), None
+        if found is None:
+            return None
+        record, task = found
+        self._by_trial[trial_id] = _Running(
+            record=record, start=self._clock() - record.seconds, epochs=task.epochs, patience=task.patience
+        )
+        return task.to_plain()
+
+    def _taken(self) -> tuple[TrialRecord, Task] | None:
+        """What is trained next; what is refused is written down on the way."""
         while self.is_over() is None:
             found = self.source.next()
             if found is None:
@@ -145,14 +157,10 @@ class Phase:
             record, task = found
             if record not in self.book.records:
                 self.book.records.append(record)
-            if task is None:
-                self._write_down(record)
-                continue
-            self._by_trial[trial_id] = _Running(
-                record=record, start=self._clock() - record.seconds, epochs=task.epochs, patience=task.patience
-            )
-            self.book.save()
-            return task.to_plain()
+            if task is not None:
+                self.book.save()
+                return record, task
+            self._write_down(record)
         return None
 
     def saw(self, trial_id: str, result: dict[str, Any]) -> None:

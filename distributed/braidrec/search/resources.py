@@ -2,11 +2,13 @@
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig, WorkersConfig
+from braidrec.training.ray_runner import hundredths, most_cpus_each
 
 CONTROLLER_CPUS = 0.01
 """Of a trial that trains on workers of its own: its process only waits for them."""
@@ -36,34 +38,42 @@ def cpus_to_declare(config: RunConfig, concurrency: int | None) -> int:
     return math.ceil(wanted * workers.num * (workers.cpus or 0.5)) + 1
 
 
-def share(config: RunConfig, concurrency: int | None, cluster: dict[str, float], num_nodes: int) -> Share:
+def share(config: RunConfig, concurrency: int | None, nodes: Sequence[Mapping[str, float]]) -> Share:
     """Divide a cluster among trials.
 
     A trial of one worker trains in its own process, with one CPU (`workers.cpus`) and as many threads as its share of
-    the cores. One of several workers starts them from there by Ray Train; one CPU of the cluster is left to Ray Data.
+    the cores. One of several workers starts them from there by Ray Train; one CPU of the cluster is left to Ray Data,
+    on the node that has most. No process is on two nodes.
 
+    Args:
+        config: of any trial.
+        concurrency: trials at a time; None: as many as there is room for.
+        nodes: what Ray counts on each, as {"CPU": 4.0, "GPU": 1.0}.
     Raises:
         ConfigError: the cluster is too small for one trial, or for as many as are wanted.
     """
     workers = config.workers
     count = max(1, workers.num)
-    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
-    free = cpus if count == 1 else cpus - 1
-    each = workers.cpus or (1.0 if count == 1 else min(1.0, free / count))
-    possible = [math.floor(free / (each * count) + 1e-9)] + ([math.floor(gpus / count)] if workers.gpu else [])
-    if min(possible) < 1:
-        raise ConfigError(
-            f"a trial needs {count} × {each:g} CPUs{f' and {count} GPUs' if workers.gpu else ''}, the cluster has "
-            f"{cpus:g} CPUs{f' and {gpus:g} GPUs' if workers.gpu else ''}: lower workers.num or workers.cpus"
-        )
-    if concurrency is not None and workers.gpu and concurrency > possible[-1]:
-        raise ConfigError(f"concurrency={concurrency}: the cluster's {gpus:g} GPUs allow {possible[-1]}")
-    at_once = concurrency or min(possible)
+    cpus, gpus = [node.get("CPU", 0.0) for node in nodes], [node.get("GPU", 0.0) for node in nodes]
+    free = list(cpus)
+    if count > 1:
+        free[free.index(max(free))] -= 1
+    each = workers.cpus or (1.0 if count == 1 else min(1.0, most_cpus_each(free, count)))
+    room = [math.floor(own / each + 1e-9) if each > 0 else 0 for own in free]
+    gpu_room = [math.floor(own) for own in gpus]
+    places = [min(pair) for pair in zip(room, gpu_room, strict=True)] if workers.gpu else room
+    possible = sum(places) // count
+    if possible < 1:
+        raise ConfigError(_too_small(workers, count, each, cpus, gpus))
+    if concurrency is not None and workers.gpu and concurrency > sum(gpu_room) // count:
+        raise ConfigError(f"concurrency={concurrency}: the cluster's {sum(gpus):g} GPUs allow {sum(gpu_room) // count}")
+    at_once = concurrency or possible
     # What the waiting processes hold comes off the workers' share: Ray Data needs its CPU whole.
     held = CONTROLLER_CPUS * at_once if count > 1 else 0.0
-    each = min(each, _hundredths((free - held) / (at_once * count)))
-    cores = len(os.sched_getaffinity(0)) if num_nodes == 1 else int(cpus)
-    threads = workers.threads or max(1, min(cores // (at_once * count), 64))
+    each = min(each, hundredths(most_cpus_each([own - held for own in free], at_once * count)))
+    if each <= 0:
+        raise ConfigError(f"concurrency={at_once}: so many shares of {sum(free):g} CPUs are less than a hundredth")
+    threads = workers.threads or max(1, min(int(_cores(cpus)) // -(-at_once * count // len(nodes)), 64))
     return Share(
         concurrency=at_once,
         resources=_resources(workers, count, each),
@@ -73,12 +83,22 @@ def share(config: RunConfig, concurrency: int | None, cluster: dict[str, float],
     )
 
 
+def _cores(cpus: Sequence[float]) -> float:
+    """Of a node. On one machine they are counted, for its logical CPUs may be more; else Ray's figure has to do."""
+    return len(os.sched_getaffinity(0)) if len(cpus) == 1 else sum(cpus) / len(cpus)
+
+
+def _too_small(workers: WorkersConfig, count: int, each: float, cpus: Sequence[float], gpus: Sequence[float]) -> str:
+    def listed(figures: Sequence[float]) -> str:
+        return f"{sum(figures):g}" + (f" ({', '.join(f'{own:g}' for own in figures)})" if len(figures) > 1 else "")
+
+    return (
+        f"a trial needs {count} × {each:g} CPUs{f' and {count} GPUs' if workers.gpu else ''}, the cluster has "
+        f"{listed(cpus)} CPUs{f' and {listed(gpus)} GPUs' if workers.gpu else ''}: lower workers.num or workers.cpus"
+    )
+
+
 def _resources(workers: WorkersConfig, count: int, cpus: float) -> dict[str, Any]:
     if count > 1:
         return {"CPU": CONTROLLER_CPUS}
     return {"CPU": cpus, **({"GPU": 1} if workers.gpu else {})}
-
-
-def _hundredths(cpus: float) -> float:
-    """Rounded down, so that shares never add up to more than the whole."""
-    return math.floor(cpus * 100) / 100

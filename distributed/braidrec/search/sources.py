@@ -52,10 +52,10 @@ class Tasks:
         return f"{self._folder.name}-{what}"
 
     def of(self, record: TrialRecord) -> Task:
-        """A trial is never tested; a final run is, once, at its end."""
+        """A trial is never tested; a final run is, once, at its end; neither is watched on test meanwhile."""
         tested = record.role == "final"
         config = self._runs.config(record.overrides)
-        evaluation = {"test": tested, **({} if tested else {"watch_test": False})}
+        evaluation = {"test": tested, "watch_test": False}
         tracking = {"uri": self._uri or config.tracking.uri, "registered_model": None}
         changed = config.model_copy(
             update={

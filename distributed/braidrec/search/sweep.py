@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from braidrec.config.load import to_yaml
+from braidrec.config.load import merged, to_yaml
 from braidrec.config.sweep import SweepConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
@@ -13,13 +13,14 @@ from braidrec.display.text import tool
 from braidrec.errors import RunError, Stopped
 from braidrec.search.display import SweepDisplay
 from braidrec.search.folder import SweepFolder
-from braidrec.search.on_test import best_on_test
+from braidrec.search.on_test import best_on_test, without_modalities
 from braidrec.search.records import Book, TrialRecord
 from braidrec.search.resources import Share, cpus_to_declare, share
 from braidrec.search.runs import Runs
 from braidrec.search.space import extremes
-from braidrec.search.tracked import TrackedSweep
+from braidrec.search.tracked import TrackedSweep, tracking_uri_of
 from braidrec.search.winner import Candidate, candidates_of
+from braidrec.tracking.reader import CHOSEN_ON_TEST
 from braidrec.training.lease import Lease
 from braidrec.training.ray_start import start_ray
 from braidrec.training.signals import StopSignals
@@ -74,18 +75,40 @@ def run_sweep(sweep: SweepConfig, *, resume: str | None = None) -> SweepResult:
     """
     runs = Runs.of(sweep)
     data = runs.check(sweep)
-    base = runs.config(next(point for _, point in runs.space.corners()))
-    resolved = sweep.model_copy(update={"base": (), "run": {**runs.plain, "storage": base.storage}})
+    base = runs.base
+    tracking_uri_of(base)
+    _judge_of(sweep, runs)
+    resolved = _resolved(sweep, runs)
     folder = SweepFolder.new(base.storage, sweep.name) if resume is None else SweepFolder.existing(resume, base.storage)
+    named = resolved.model_copy(update={"name": folder.name})
     folder.location.filesystem.create_dir(folder.location.path, recursive=True)
     with Lease(folder.location), StopSignals() as signals:
         if resume is None:
-            folder.begin(resolved.model_copy(update={"name": folder.name}), runs.space.to_plain(), data.digest)
+            folder.begin(named, runs.space.to_plain(), data.digest)
         else:
             folder.check_resumable(resolved, data.digest)
-        sweeper = Sweeper(resolved, runs, folder)
+            folder.go_on_with(named)
+        sweeper = Sweeper(named, runs, folder)
         with signals.told_apart():
             return sweeper.run(data)
+
+
+def _resolved(sweep: SweepConfig, runs: Runs) -> SweepConfig:
+    """With its base written into it, and places that mean the same wherever it goes on."""
+    base = runs.base
+    places: dict[str, Any] = {"storage": base.storage, "data": {"path": base.data.path}}
+    if base.cache is not None:
+        places["cache"] = base.cache
+    return sweep.model_copy(update={"base": (), "run": merged(dict(runs.plain), places)})
+
+
+def _judge_of(sweep: SweepConfig, runs: Runs) -> Any:
+    """Ray Tune's scheduler; see `make_judge`."""
+    from braidrec.search.judges import make_judge
+
+    searched = runs.space.dimensions.get("training.epochs")
+    longest = max(extremes(searched)) if searched is not None else runs.base.training.epochs
+    return make_judge(sweep.scheduler, runs.sign, longest)
 
 
 class Sweeper:
@@ -101,7 +124,7 @@ class Sweeper:
         self.sweep, self.runs, self.folder = sweep, runs, folder
         self.book = Book(folder.location)
         self.display = SweepDisplay(runs.metric, runs.sign)
-        self._base = runs.config(next(point for _, point in runs.space.corners()))
+        self._base = runs.base
         self.tracked = TrackedSweep(self._base, folder, self.display.inform)
 
     def run(self, data: DatasetFolder) -> SweepResult:
@@ -112,7 +135,6 @@ class Sweeper:
             self._settle_earlier()
             self._search(cluster_share)
             self._finals(cluster_share)
-            self.folder.location.child("tune").remove()
             result = self._conclude()
         except Stopped as stop:
             self._leave_off()
@@ -123,6 +145,7 @@ class Sweeper:
             raise
         finally:
             self.display.close()
+            self.folder.location.child("tune").remove()
         self.tracked.finish("FINISHED")
         return result
 
@@ -152,17 +175,17 @@ class Sweeper:
         import ray
 
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        return share(self._base, self.sweep.concurrency, ray.cluster_resources(), len(nodes))
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return share(self._base, self.sweep.concurrency, nodes)
 
     def _search(self, cluster_share: Share) -> None:
-        from braidrec.search.judges import make_judge, replay
+        from braidrec.search.judges import replay
         from braidrec.search.phase import Limits, Phase
         from braidrec.search.sources import SearchSource
 
         source = SearchSource(self.sweep, self.runs, self.book, self._tasks(cluster_share), self)
         known = [record for record in self.book.trials() if record.state != "running"]
-        judge = make_judge(self.sweep.scheduler, self.runs.sign, self._longest())
+        judge = _judge_of(self.sweep, self.runs)
         if judge is not None:
             replay(judge, known)
         self.display.phase("search", known, source.total, cluster_share.concurrency)
@@ -170,18 +193,23 @@ class Sweeper:
         Phase(source, self.book, judge, limits, self._tune_folder("search")).run()
         for record in self.book.trials():
             if record.state == "running":
-                record.state, record.reason = "stopped_early", source.is_used_up() or "the search was over"
+                record.state, record.reason, record.cut = "stopped_early", source.is_used_up(), True
                 self.tracked.settle(record)
         self.book.save()
-        if not self.book.ranked(self.runs.sign):
+        if not self.book.chosen(self.runs.sign):
             raise RunError(f"no trial finished; {_reasons(self.book.trials())}")
+        if not self.book.ranked(self.runs.sign):
+            self.display.inform(
+                "no trial was trained to its end: the best are those that were stopped, by the score they had then; a "
+                "larger budget would tell more"
+            )
 
     def _finals(self, cluster_share: Share) -> None:
         from braidrec.search.phase import Limits, Phase
         from braidrec.search.sources import FinalSource
 
         wanted = self.sweep.finalists
-        chosen = self.book.ranked(self.runs.sign)[: wanted.candidates]
+        chosen = self.book.chosen(self.runs.sign)[: wanted.candidates]
         if not chosen:
             return
         seeds = [self._base.seed + offset for offset in range(1, wanted.seeds + 1)]
@@ -196,20 +224,19 @@ class Sweeper:
         candidates = candidates_of(self.book, self.runs.sign, self.sweep.finalists.candidates)
         if not candidates:
             raise RunError(f"no run of a finalist finished; {_reasons(self.book.finals())}")
-        winner = candidates[0]
-        file = self.folder.location.child("winner.yaml")
-        file.write_bytes(self._winner_text(winner).encode())
+        winner, place = candidates[0], self.folder.location
+        file, text = place.child("winner.yaml"), self._winner_text(winner)
+        file.write_bytes(text.encode())
         self.folder.write_json("candidates.json", [candidate.to_plain() for candidate in candidates])
-        on_test = best_on_test(self.folder, self.book.trials(), self._base) if self.sweep.best_on_test else {}
-        self.tracked.log_summary({f"chosen_on_test/{name}": value for name, value in on_test.items()}, {}, 0)
-        place = self.folder.location
+        self._settle_for_good()
+        on_test = self._test_more()
         self.tracked.log(file, place.child("trials.json"), place.child("candidates.json"))
         self.tracked.log_summary(
             {
                 f"winner/valid/{self.runs.metric}": winner.score,
                 **{f"winner/{name}": mean for name, (mean, _) in winner.tests.items()},
+                **{f"{CHOSEN_ON_TEST}{name}": value for name, value in on_test.items()},
             },
-            {"braidrec.winner": str(winner.number)},
             winner.number,
         )
         return SweepResult(
@@ -220,16 +247,32 @@ class Sweeper:
             candidates=candidates,
             winner_file=file.uri,
             best_on_test=on_test,
-            report=self.tracked.write_report(place.child("report.html")),
+            report=self.tracked.write_report(place.child("report.html"), text, on_test),
             mlflow_run_id=self.tracked.run_id,
             tracking_uri=self.tracked.uri,
         )
+
+    def _test_more(self) -> dict[str, float]:
+        """What is tested when everything is chosen and written down; the best of all trials, if it is wanted."""
+        from braidrec.training.environment import use_threads
+
+        use_threads(len(os.sched_getaffinity(0)))  # no trial runs any more
+        inform = self.display.inform
+        without_modalities(self.folder, self.book.finals(), self._base, self.sweep.finalists.missing, inform)
+        return best_on_test(self.folder, self.book.trials(), self._base, inform) if self.sweep.best_on_test else {}
 
     def _settle_earlier(self) -> None:
         """A driver that was killed may have written an end down and not yet told MLflow."""
         for record in self.book:
             if record.state != "running":
                 self.tracked.settle(record)
+
+    def _settle_for_good(self) -> None:
+        """Once more at the end: MLflow may have been away when a training ended."""
+        for record in self.book:
+            self.tracked.settle(record, for_good=True)
+        self.tracked.wait()
+        self.book.save()
 
     def _leave_off(self) -> None:
         """End the processes of trials, and their MLflow runs, which go on when the sweep does."""
@@ -253,10 +296,6 @@ class Sweeper:
 
     def _tune_folder(self, phase: str) -> Location:
         return self.folder.location.child(f"tune/{phase}")
-
-    def _longest(self) -> int:
-        searched = self.runs.space.dimensions.get("training.epochs")
-        return max(extremes(searched)) if searched is not None else self._base.training.epochs
 
 
 def _reasons(records: list[TrialRecord]) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,36 @@ from braidrec.data.storage import Location
 from braidrec.errors import RunError
 from braidrec.search.folder import SweepFolder
 from braidrec.search.records import TrialRecord
-from braidrec.tracking.messages import Status
+from braidrec.tracking.messages import RunIdentity, Status
 from braidrec.tracking.naming import redact
-from braidrec.tracking.run import DatasetLineage, MlflowRun
-from braidrec.tracking.store import absolute_tracking_uri, default_tracking_uri
+from braidrec.tracking.reader import WINNER_TAG
+from braidrec.tracking.run import DatasetLineage, MlflowRun, key_of
+from braidrec.tracking.store import absolute_tracking_uri, artifact_location, default_tracking_uri
 from braidrec.tracking.trials import TrialRuns
 from braidrec.training.events import EpochEnd
-from braidrec.training.tracked import RUN_FILE
+from braidrec.training.run_folder import RunFolder
+from braidrec.training.tracked import RUN_FILE, files_on_their_way
 
 SECONDS_FOR_THE_SERVER = 60.0
 STATUS: dict[str, Status] = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
+"""MLflow's status of a training by its state."""
+
+
+def tracking_uri_of(base: RunConfig) -> str | None:
+    """Where a sweep is tracked; None if tracking is off.
+
+    Raises:
+        ConfigError: remote storage without a tracking URI, or one that cannot be used.
+    """
+    tracking = base.tracking
+    if not tracking.enabled:
+        return None
+    try:
+        uri = absolute_tracking_uri(tracking.uri or default_tracking_uri(base.storage))
+        artifact_location(uri, tracking.artifacts)
+    except ValueError as error:
+        raise ConfigError(f"run.{error}" if str(error).startswith("tracking.") else str(error)) from None
+    return uri
 
 
 class TrackedSweep:
@@ -34,33 +55,30 @@ class TrackedSweep:
         folder: of the sweep.
         inform: receives sentences for a person.
     Raises:
-        ConfigError: remote storage without a tracking URI.
+        ConfigError: see `tracking_uri_of`.
     """
 
     def __init__(self, base: RunConfig, folder: SweepFolder, inform: Callable[[str], None]) -> None:
         self._folder, self._inform = folder, inform
         self._parent: MlflowRun | None = None
         self._children: TrialRuns | None = None
-        self.uri: str | None = None
-        tracking = base.tracking
-        if not tracking.enabled:
+        self._tracking = base.tracking
+        self.uri = tracking_uri_of(base)
+        self._dataset = ""
+        if self.uri is None:
             return
-        try:
-            self.uri = absolute_tracking_uri(tracking.uri or default_tracking_uri(base.storage))
-            self._parent = MlflowRun(
-                uri=self.uri,
-                experiment=tracking.experiment,
-                run_name=folder.name,
-                outbox_path=_outbox(folder),
-                run_key=folder.key,
-                tags={**tracking.tags, "braidrec.kind": "sweep", "braidrec.sweep": folder.name},
-                system_metrics=tracking.system_metrics,
-                flush_seconds=tracking.flush_seconds,
-                artifacts=tracking.artifacts,
-                inform=inform,
-            )
-        except ValueError as error:
-            raise ConfigError(f"run.tracking.uri: {error}") from None
+        self._parent = MlflowRun(
+            uri=self.uri,
+            experiment=base.tracking.experiment,
+            run_name=folder.name,
+            outbox_path=_own_files(folder) / "mlflow_outbox.jsonl",
+            run_key=folder.key,
+            tags={**base.tracking.tags, "braidrec.kind": "sweep", "braidrec.sweep": folder.name},
+            system_metrics=base.tracking.system_metrics,
+            flush_seconds=base.tracking.flush_seconds,
+            artifacts=base.tracking.artifacts,
+            inform=inform,
+        )
         self._children = TrialRuns(self.uri, inform)
 
     @property
@@ -73,6 +91,7 @@ class TrackedSweep:
         Raises:
             RunError: the tracking server does not answer.
         """
+        self._dataset = dataset.digest
         if self._parent is None:
             return
         self._parent.start(
@@ -92,7 +111,6 @@ class TrackedSweep:
 
     def tags_of(self, record: TrialRecord) -> dict[str, str]:
         """What the run of a training is found by."""
-        kind = {"trial": "trial", "final": "final"}[record.role]
         own = (
             {"braidrec.trial": str(record.number)}
             if record.role == "trial"
@@ -100,26 +118,47 @@ class TrackedSweep:
         )
         parent = {} if self.run_id is None else {"mlflow.parentRunId": self.run_id}
         searched = {f"search.{key}": _text(value) for key, value in record.overrides.items()}
-        return {**parent, "braidrec.kind": kind, "braidrec.sweep": self._folder.name, **own, **searched}
+        return {**parent, "braidrec.kind": record.role, "braidrec.sweep": self._folder.name, **own, **searched}
 
     def best(self, number: int, metric: str, score: float) -> None:
         """The best score so far, at a trial's number."""
         if self._parent is not None:
             self._parent.handle(EpochEnd(epoch=number, metrics={f"best/{metric}": score}))
 
-    def settle(self, record: TrialRecord) -> None:
-        """Write a record's final state into the run of its training, whose id the training has left in its folder."""
+    def settle(self, record: TrialRecord, *, for_good: bool = False) -> None:
+        """Write a record's final state into the run of its training, whose id the training has left in its folder.
+
+        A training that ended before it had a run, such as one that was refused, is given one: MLflow shows it too.
+
+        Args:
+            for_good: no process of it is left; a run that is still open is closed.
+        """
         if self._children is None:
             return
-        record.mlflow_run_id = self._run_id_of(record)
+        record.mlflow_run_id = self._run_id_of(record) or record.mlflow_run_id
+        values: dict[str, str] = {"braidrec.trial_state": record.state}
+        if record.reason and record.state != "finished":
+            values["braidrec.failure" if record.state == "failed" else "braidrec.stopped"] = record.reason
+        status = STATUS[record.state]
         if record.mlflow_run_id is not None:
-            reason = {"braidrec.failure": record.reason} if record.state == "failed" and record.reason else {}
-            stopped = {"braidrec.stopped": record.reason} if record.state == "stopped_early" and record.reason else {}
-            self._children.settle(
-                record.mlflow_run_id,
-                {"braidrec.trial_state": record.state, **reason, **stopped},
-                "FAILED" if record.state == "failed" else None,
-            )
+            end_as = status if for_good or record.state == "failed" else None
+            self._children.settle(record.mlflow_run_id, values, end_as)
+        elif for_good or record.state == "failed":
+            self._children.make(self._identity_of(record), values, status, partial(setattr, record, "mlflow_run_id"))
+
+    def _identity_of(self, record: TrialRecord) -> RunIdentity:
+        """By which the run of a training is found, as the training itself would look for it."""
+        assert self.uri is not None
+        return RunIdentity(
+            uri=self.uri,
+            experiment=self._tracking.experiment,
+            artifact_location=artifact_location(self.uri, self._tracking.artifacts),
+            run_name=record.name,
+            key=key_of(RunFolder(self._folder.runs.child(record.name)).key),
+            run_id=None,
+            start_time=int(time.time() * 1000),
+            tags={**self._tracking.tags, **self.tags_of(record), "braidrec.dataset.digest": self._dataset},
+        )
 
     def leave_off(self, record: TrialRecord) -> None:
         """The run of a training that this process leaves unfinished."""
@@ -127,23 +166,35 @@ class TrackedSweep:
         if self._children is not None and run_id is not None:
             self._children.settle(run_id, {}, "KILLED")
 
-    def write_report(self, file: Location) -> str | None:
+    def write_report(self, file: Location, winner: str, on_test: Mapping[str, float]) -> str | None:
         """The report of the sweep, as a file and as an artefact; None where it is not tracked, or could not be written.
 
         Made from what MLflow has, like that of any other comparison. A report that fails costs no result.
+
+        Args:
+            file: of the report.
+            winner: the winner's configuration.
+            on_test: metric → highest of any trial, chosen on test.
         """
-        if self._children is None or self.uri is None or self.run_id is None or not file.is_local:
+        if self._children is None or self.uri is None or self.run_id is None:
             return None
         from braidrec.search.report import write_report
 
-        self._children.wait()
+        local = Path(file.path) if file.is_local else _own_files(self._folder) / file.name
         try:
-            written = write_report(self.run_id, self.uri, Path(file.path))
+            write_report(self.run_id, self.uri, local, winner_yaml=winner, best_on_test=on_test)
+            if not file.is_local:
+                file.write_bytes(local.read_bytes())
         except Exception as error:  # whatever is wrong with it, the sweep has its winner
             self._inform(f"no report was written: {type(error).__name__}: {error}")
             return None
-        self.log(file)
-        return str(written)
+        self.log(Location.of(local))
+        return file.path if file.is_local else file.uri
+
+    def wait(self) -> None:
+        """Until MLflow has all that was settled so far, or does not answer."""
+        if self._children is not None and not self._children.wait():
+            self._inform("MLflow is slow: a report may lack what it has not stored yet; jobs/compare.py makes it anew")
 
     def log(self, *files: Location) -> None:
         """Files of the sweep as artefacts of the parent run."""
@@ -151,11 +202,11 @@ class TrackedSweep:
             if self._parent is not None and file.is_file():
                 self._parent.log_artifact(file.uri)
 
-    def log_summary(self, metrics: dict[str, float], tags: dict[str, str], step: int) -> None:
-        """Figures and tags of the whole sweep."""
+    def log_summary(self, metrics: Mapping[str, float], winner: int) -> None:
+        """Figures of the whole sweep, and which trial won."""
         if self._parent is not None:
-            self._parent.handle(EpochEnd(epoch=step, metrics=metrics))
-            self._parent.log_tags(tags)
+            self._parent.handle(EpochEnd(epoch=winner, metrics=metrics))
+            self._parent.log_tags({WINNER_TAG: str(winner)})
 
     def finish(self, status: Status, reason: str | None = None, flush_seconds: float | None = None) -> None:
         """End the parent run."""
@@ -175,10 +226,6 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _outbox(folder: SweepFolder) -> Path:
-    name = "mlflow_outbox.jsonl"
-    if folder.location.is_local:
-        return Path(folder.location.path) / name
-    place = Path.home() / ".cache" / "braidrec" / "outbox" / folder.name
-    place.mkdir(parents=True, exist_ok=True)
-    return place / name
+def _own_files(folder: SweepFolder) -> Path:
+    """A place on this machine for files on their way to MLflow."""
+    return files_on_their_way(folder.location)

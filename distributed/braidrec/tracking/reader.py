@@ -19,6 +19,10 @@ from braidrec.tracking.naming import metric_name, redact
 from braidrec.tracking.store import absolute_tracking_uri, connect, sqlite_file
 
 PAGE = 1_000
+WINNER_TAG = "braidrec.winner"
+"""On the run of a sweep: the number of the trial that won."""
+CHOSEN_ON_TEST = "chosen_on_test/"
+"""Prefix of its metrics that were chosen on test."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,7 +108,7 @@ class MlflowRun:
             experiment=experiment,
             artifact_location=artifact_location(uri, artifacts),
             run_name=run_name,
-            key=uuid.uuid4().hex if run_key is None else sha256(run_key.encode()).hexdigest()[:32],
+            key=uuid.uuid4().hex if run_key is None else key_of(run_key),
             run_id=existing_run_id,
             start_time=_now(),
             tags={**(tags or {}), "braidrec.version": version("braidrec"), **Owner.of_this_process().to_tags()},
@@ -271,6 +271,11 @@ class MlflowRun:
             self._skipped_samples += 1
         else:
             self._outbox.put(sample)
+
+
+def key_of(run_key: str) -> str:
+    """What a run is found by, from what stays the same when it is resumed."""
+    return sha256(run_key.encode()).hexdigest()[:32]
 
 
 def _points(metrics: Mapping[str, float], step: int) -> tuple[MetricPoint, ...]:

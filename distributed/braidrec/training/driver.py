@@ -27,6 +27,7 @@ from braidrec.training.loop import Loop
 from braidrec.training.result import Example, LoopResult, TrainResult
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.signals import StopSignals
+from braidrec.training.timing import forget_peaks
 from braidrec.training.tracked import Tracked
 from braidrec.training.untrained import is_untrained, run_untrained
 
@@ -158,6 +159,7 @@ def _loop(config: RunConfig, folder: DatasetFolder, run_folder: RunFolder, liste
 
     use_threads(config.workers.threads or len(os.sched_getaffinity(0)))
     context = LocalWorker(_local_device(config), listener.handle)
+    forget_peaks(context.device)  # of what this process has trained before
     return Loop(config, build_parts(config, folder, context, run_folder), context, run_folder.location).run()
 
 

@@ -87,7 +87,7 @@ def placement(config: RunConfig, node_cpus: Sequence[float]) -> Placement:
     workers = config.workers
     free = sorted(node_cpus)
     free[-1] -= 1
-    most = _most_cpus_each(free, workers.num)
+    most = most_cpus_each(free, workers.num)
     if most <= 0:
         raise ConfigError(
             f"the Ray cluster has {sum(node_cpus):g} CPU, and Ray Data needs one beside the workers: start it with "
@@ -97,9 +97,9 @@ def placement(config: RunConfig, node_cpus: Sequence[float]) -> Placement:
         raise ConfigError(
             f"workers.cpus={workers.cpus:g} × workers.num={workers.num} do not fit the cluster's nodes of "
             f"{', '.join(f'{cpus:g}' for cpus in sorted(node_cpus))} CPUs without the one that Ray Data needs: use "
-            f"workers.cpus={_hundredths(most):g} or fewer workers"
+            f"workers.cpus={hundredths(most):g} or fewer workers"
         )
-    cpus = workers.cpus or max(0.01, _hundredths(most))
+    cpus = workers.cpus or max(0.01, hundredths(most))
     if cpus > 1:
         cpus = float(int(cpus))
     # On one machine the cores are counted: its logical CPUs may be more. Elsewhere Ray's figure has to do.
@@ -110,13 +110,13 @@ def placement(config: RunConfig, node_cpus: Sequence[float]) -> Placement:
     return Placement(cpus=cpus, threads=workers.threads or reserved or share)
 
 
-def _most_cpus_each(free: Sequence[float], workers: int) -> float:
+def most_cpus_each(free: Sequence[float], workers: int) -> float:
     """The largest share of which the nodes can hold `workers`: that of some node among some number of them."""
     shares = sorted((cpus / count for cpus in free for count in range(1, workers + 1) if cpus > 0), reverse=True)
     return next((share for share in shares if sum(int(cpus / share + 1e-9) for cpus in free) >= workers), 0.0)
 
 
-def _hundredths(cpus: float) -> float:
+def hundredths(cpus: float) -> float:
     """Rounded down, so that shares never add up to more than the whole."""
     return math.floor(cpus * 100) / 100
 

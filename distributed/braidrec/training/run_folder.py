@@ -4,6 +4,7 @@ import hashlib
 import json
 import secrets
 import socket
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ MAY_CHANGE = (
     "name",
     "data.path",
     "training.epochs",
+    "training.tables",
     "workers",
     "tracking",
 )
@@ -56,7 +58,7 @@ class RunFolder:
             ConfigError: not a name.
         """
         name = config.name or _made_up_name(config)
-        _check_name(name)
+        check_name(name)
         folder = cls(Location.of(config.storage).child(name))
         folder.location.filesystem.create_dir(folder.location.path, recursive=True)
         return folder
@@ -117,13 +119,7 @@ class RunFolder:
         """
         started = self.config()
         _check_epochs(self.name, started, config)
-        before, after = _flat(started.to_plain()), _flat(config.to_plain())
-        changed = [
-            f"{key}: {before.get(key)!r} then, {after.get(key)!r} now"
-            for key in sorted(before.keys() | after.keys())
-            if before.get(key) != after.get(key)
-            and not any(key == may or key.startswith(f"{may}.") for may in MAY_CHANGE)
-        ]
+        changed = changed_keys(started.to_plain(), config.to_plain(), MAY_CHANGE)
         if changed:
             raise ConfigError(
                 f"--resume {self.name}: the configuration differs from the one the run was started with:\n  "
@@ -177,6 +173,16 @@ def config_hash(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def changed_keys(before: dict[str, Any], after: dict[str, Any], may_change: Sequence[str]) -> list[str]:
+    """The keys beside those of `may_change` in which two plain configurations differ, with both values."""
+    then, now = _flat(before), _flat(after)
+    return [
+        f"{key}: {then.get(key)!r} then, {now.get(key)!r} now"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and not any(key == may or key.startswith(f"{may}.") for may in may_change)
+    ]
+
+
 def _check_epochs(name: str, started: RunConfig, now: RunConfig) -> None:
     """More or fewer epochs make another run of one whose learning rate follows the course of all epochs, and of one
     that was validated at its last epoch out of turn."""
@@ -206,7 +212,12 @@ def _is_name(name: str) -> bool:
     return allowed and name != "" and not name.startswith(".")
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Refuse what cannot be the name of a folder.
+
+    Raises:
+        ConfigError: saying what can.
+    """
     if not _is_name(name):
         raise ConfigError(f"name: {name!r} must consist of letters, digits, '-', '_' and '.', and not start with a '.'")
 

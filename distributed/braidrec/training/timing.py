@@ -4,7 +4,8 @@ import resource
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -37,9 +38,28 @@ class PhaseTimer:
         return seconds
 
 
+def forget_peaks(device: torch.device) -> None:
+    """Let the peaks begin anew: a process may train one run after another, and each is told its own.
+
+    Linux counts anew from what is resident now; elsewhere, or where that is not allowed, the peak stays the process's.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Highest resident memory of this process so far, and of its GPU, in MiB."""
-    peak = {"memory/peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    """Highest resident memory of this process, and of its GPU, since `forget_peaks`, in MiB."""
+    peak = {"memory/peak_mb": _peak_resident_kb() / 1024}
     if device.type == "cuda":
         peak["memory/gpu_peak_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
     return peak
+
+
+def _peak_resident_kb() -> float:
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1])
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # never forgets

@@ -10,6 +10,7 @@ import torch
 from braidrec.config.load import ConfigError, to_yaml
 from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
+from braidrec.data.storage import Location
 from braidrec.evaluation.ranker import VectorRanker
 from braidrec.tracking.messages import Status
 from braidrec.tracking.naming import redact
@@ -52,7 +53,7 @@ class Tracked:
                 uri=uri,
                 experiment=config.tracking.experiment,
                 run_name=run_folder.name,
-                outbox_path=_local_folder(run_folder) / "mlflow_outbox.jsonl",
+                outbox_path=files_on_their_way(run_folder.location) / "mlflow_outbox.jsonl",
                 run_key=run_folder.key,
                 existing_run_id=known.get("run_id") if known.get("uri") == redact(uri) else None,
                 tags={**config.tracking.tags, **tags},
@@ -93,7 +94,7 @@ class Tracked:
         """Curves, per-user results, the result itself and the best checkpoint."""
         if self._run is None:
             return
-        self._run.log_plots(_local_folder(self._folder))
+        self._run.log_plots(files_on_their_way(self._folder.location))
         for name, folder in (("result.json", ""), ("metrics.jsonl", ""), ("per_user", "per_user")):
             location = self._folder.location.child(name)
             if location.is_file() or location.is_folder():
@@ -111,7 +112,7 @@ class Tracked:
 
         ranker = open_run(result.folder).ranker
         assert isinstance(ranker, VectorRanker), "checked before the run started"
-        target = _local_folder(self._folder) / "model"
+        target = files_on_their_way(self._folder.location) / "model"
         shutil.rmtree(target, ignore_errors=True)
         save_recommender(
             target,
@@ -132,10 +133,10 @@ class Tracked:
         self._folder.write_json(RUN_FILE, {"run_id": run_id, "uri": redact(self.uri or "")})
 
 
-def _local_folder(run_folder: RunFolder) -> Path:
-    """A place on this machine for files on their way to MLflow."""
-    if run_folder.location.is_local:
-        return Path(run_folder.location.path)
-    folder = Path.home() / ".cache" / "braidrec" / "outbox" / run_folder.name
+def files_on_their_way(place: Location) -> Path:
+    """A place on this machine for files on their way to MLflow: of a run or a sweep that is kept at `place`."""
+    if place.is_local:
+        return Path(place.path)
+    folder = Path.home() / ".cache" / "braidrec" / "outbox" / place.name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -42,6 +42,24 @@ def test_peak_memory_never_falls() -> None:
     del block
 
 
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system does not forget peaks")
+def test_the_next_run_of_a_process_is_not_told_the_peak_of_the_one_before() -> None:
+    """In a process of its own: how much memory is given back at once depends on what was allocated before."""
+    code = (
+        "import mmap, torch\n"
+        "from braidrec.training.timing import forget_peaks, peak_memory_mb\n"
+        "peak = lambda: peak_memory_mb(torch.device('cpu'))['memory/peak_mb']\n"
+        "before = peak()\n"
+        "block = mmap.mmap(-1, 256 << 20); block.write(b'x' * (256 << 20)); block.close()\n"
+        "high = peak()\n"
+        "forget_peaks(torch.device('cpu'))\n"
+        "print(before, high, peak())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, high, after = map(float, done.stdout.split())
+    assert high > before + 250 and after < high - 250
+
+
 def test_memory_stays_in_the_heap_unless_the_user_says_otherwise() -> None:
     wanted = training_environment(3, {})
     assert wanted["OMP_NUM_THREADS"] == "3"

@@ -1,6 +1,9 @@
 """The report of a comparison: one HTML file that needs nothing beside it."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from braidrec.config.compare import CompareConfig
 from braidrec.search.compare_result import Comparison
@@ -10,7 +13,15 @@ from braidrec.search.report.sections import head, sections
 __all__ = ["write_comparison", "write_report"]
 
 
-def write_report(sweep: str, tracking_uri: str, target: Path, *, metric: str | None = None) -> Path:
+def write_report(
+    sweep: str,
+    tracking_uri: str,
+    target: Path,
+    *,
+    metric: str | None = None,
+    winner_yaml: str | None = None,
+    best_on_test: Mapping[str, float] | None = None,
+) -> Path:
     """Read a sweep back from MLflow and write its report; what is not logged (yet) is said to be absent.
 
     Args:
@@ -18,6 +29,8 @@ def write_report(sweep: str, tracking_uri: str, target: Path, *, metric: str | N
         tracking_uri: where it is tracked.
         target: the HTML file; `<stem>.winner.yaml` is written beside it.
         metric: test metric of single users; None: what the runs monitored.
+        winner_yaml: configuration that trains the winner again; None: as MLflow has it.
+        best_on_test: metric → best figure of any trial, chosen on test; None: as MLflow has it.
     Returns:
         `target`.
     Raises:
@@ -28,7 +41,10 @@ def write_report(sweep: str, tracking_uri: str, target: Path, *, metric: str | N
 
     is_run = RunReader(tracking_uri).has_run(sweep)
     which = {"runs": (sweep,)} if is_run else {"experiment": sweep}
-    return write_comparison(read_comparison(CompareConfig(**which, tracking_uri=tracking_uri, metric=metric)), target)
+    comparison = read_comparison(CompareConfig(**which, tracking_uri=tracking_uri, metric=metric))
+    told: dict[str, Any] = {"winner_yaml": winner_yaml, "best_on_test": best_on_test}
+    known = {name: value for name, value in told.items() if value is not None}
+    return write_comparison(replace(comparison, **known), target)
 
 
 def write_comparison(comparison: Comparison, target: Path) -> Path:
