@@ -41,10 +41,16 @@ def whole_inputs(
     num_users: int,
     cold: Tensor,
 ) -> Inputs:
-    """All nodes as seeds, over the chains of evaluation. Arguments as for `encode_exactly`."""
+    """All nodes as seeds, over the chains of evaluation. Arguments as for `encode_exactly`.
+
+    A branch over a relation that the model has yet to make (`LearnsRelations`) is left out.
+    """
     chains = {name: branch.relations(training=False) for name, branch in model.branches().items()}
+    made = graph.relations.keys() if isinstance(model, LearnsRelations) else None
     neighbourhoods = {
-        name: graph.neighbourhood(hop_specs(chain, (-1,)), None) for name, chain in chains.items() if chain is not None
+        name: graph.neighbourhood(hop_specs(chain, (-1,)), None)
+        for name, chain in chains.items()
+        if chain is not None and (made is None or made >= set(chain))
     }
     return Inputs(
         seeds=None,

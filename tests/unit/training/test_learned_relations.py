@@ -137,7 +137,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not_been(
     ("override", "message"),
     [
         ("model.item_graph={weights: {image: 0.5, text: 0.5}}", "keeps a graph for each modality"),
-        ("model.item_graph={of: fused}", "of=fused has no effect on model.encoder.kind=lattice"),
+        ("model.item_graph={of: fused}", "item_graph.of has no effect on model.encoder.kind=lattice"),
         ("model.item_graph=null", "set model.item_graph.neighbours"),
         ("model.item_graph={learned: {}}", "learned has no effect on model.encoder.kind=lattice"),
     ],
