@@ -158,9 +158,11 @@ class PropagationConfig(Strict):
 
 
 class OptimizerConfig(Strict):
-    """adam is dense and exact; sparse_adam and adagrad touch only the rows of the batch."""
+    """adam is dense and exact; the others touch only a batch's rows, row_adagrad with one number of state a row."""
 
-    kind: Literal["adam", "sparse_adam", "adagrad", "sgd"] = Field(default="adam", description="The algorithm.")
+    kind: Literal["adam", "sparse_adam", "adagrad", "row_adagrad", "sgd"] = Field(
+        default="adam", description="The algorithm."
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(default=1e-3, description="Its highest value.")
     schedule: Literal["constant", "cosine", "linear"] = Field(
         default="constant", description="Course of the learning rate from the end of the warm-up to the last epoch."
@@ -181,6 +183,16 @@ class TrainingConfig(Strict):
     )
     propagation: PropagationConfig = PropagationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    tables: Literal["auto", "replicated", "sharded"] = Field(
+        default="auto",
+        description="Where embedding rows live: a copy on each worker, or each row with its optimizer state on one; "
+        "auto: sharded where copies would take more than half of a worker's memory. The results are the same.",
+    )
+    wire: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="Number format in which sharded rows and their gradients travel between workers; the rows "
+        "themselves are kept in fp32.",
+    )
     checkpoint_every: Positive = Field(default=1, description="Epochs between two checkpoints of the last state.")
 
 

@@ -14,6 +14,11 @@ from braidrec.models.sides import Sides
 Side = Literal["nodes", "users", "items"]
 
 
+ROWS_DRAWN_AT_ONCE, ROWS_DRAWN_TOGETHER = 65_536, 16
+"""torch draws normal numbers sixteen at a time and its last sixteen anew: cut at multiples of sixteen, with at least as
+many left, drawing in parts gives what drawing at once gives (tested)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
     """Trainable embedding rows that a model wants.
@@ -35,9 +40,23 @@ class TableSpec:
         """How many rows the table has."""
         return {"nodes": num_users + num_items, "users": num_users, "items": num_items}[self.side]
 
-    def initialise(self, num_rows: int, generator: torch.Generator) -> Tensor:
-        """`[num_rows, width]` fp32, a function of the generator's seed alone."""
-        rows = torch.randn(num_rows, self.width, generator=generator) * self.std
+    def initialise(self, num_rows: int, generator: torch.Generator, held: range | None = None) -> Tensor:
+        """`[num_rows, width]` fp32, a function of the generator's seed alone; of them the rows `held`, None: all.
+
+        Whoever holds a part draws what comes before it too, some rows at a time, and forgets it.
+        """
+        held = range(num_rows) if held is None else held
+        rows = torch.empty(len(held), self.width)
+        start = 0
+        while start < held.stop:
+            stop = start + ROWS_DRAWN_AT_ONCE
+            if stop + ROWS_DRAWN_TOGETHER > num_rows:
+                stop = num_rows
+            drawn = torch.randn(stop - start, self.width, generator=generator).mul_(self.std)
+            first, last = max(start, held.start), min(stop, held.stop)
+            if first < last:
+                rows[first - held.start : last - held.start] = drawn[first - start : last - start]
+            start = stop
         if self.zero_columns:
             rows[:, -self.zero_columns :] = 0.0
         return rows
@@ -220,6 +239,22 @@ class Recommender(Protocol):
 
     def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
         """Its own loss terms of one training step, `term_names`."""
+        ...
+
+
+@runtime_checkable
+class LooksAtHistories(Protocol):
+    """A model in which a user is also what he interacted with, so that a row of a batch must not show him its target.
+
+    At evaluation, `encode` takes the whole history into a user's vector. While training, it leaves it to this.
+    """
+
+    def users_of_rows(self, users: Tensor, inputs: Inputs, batch: Batch) -> Tensor:
+        """`[B, D]` vectors of the rows' users, each without the row's own positive in his history.
+
+        Args:
+            users: `[B, D]` what `encode` gave for them.
+        """
         ...
 
 

@@ -35,10 +35,10 @@ from braidrec.training.context import Collectives, WorkerContext
 from braidrec.training.features import RESIDENT_BYTES
 from braidrec.training.model_factory import Surrounding, build_model
 from braidrec.training.objective_factory import build_objective, negative_sampler
-from braidrec.training.optimizers import SPARSE_KINDS, build_optimizers
+from braidrec.training.optimizers import ROWS_ONLY, build_optimizers
 from braidrec.training.relations import RelationSet
 from braidrec.training.run_folder import RunFolder
-from braidrec.training.tables import ReplicatedTable
+from braidrec.training.table_factory import TablesChoice, TrainedTable, build_tables, choose_tables, tables_fact
 from braidrec.training.world import World, open_world
 
 
@@ -52,7 +52,7 @@ class Parts:
 
     world: World
     model: Recommender
-    tables: Mapping[str, ReplicatedTable]
+    tables: Mapping[str, TrainedTable]
     objective: RowLoss
     negatives: NegativeSampler | None
     choice: PropagationChoice
@@ -123,9 +123,14 @@ def build_parts(
         if (chain := branch.relations(training=True)) is not None
     }
     wanted = _choose(config, world.relations, chains, context, needs_negatives=objective.needs_negatives)
-    choice = _remembered(wanted, run_folder, context)
+    mode = _remembered("propagation", wanted.mode, run_folder, context)
+    choice = wanted if mode == wanted.mode else PropagationChoice(mode=mode, reason="as the run began")
     sparse = _wants_sparse(config, choice, chains)
-    tables = _tables(config, model, world, context, sparse=sparse)
+    placed = _place_tables(config, model, world, context, run_folder, sparse=sparse)
+    tables = build_tables(
+        model.tables(), world, context, config=config.training, seed=config.seed, sparse=sparse,
+        placement=placed.placement,
+    )  # fmt: skip
     source = _source(config, world, context, choice, whole_graph)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
@@ -146,6 +151,7 @@ def build_parts(
         facts={
             "propagation": f"{choice.mode} ({choice.reason}); kernel {whole_graph.kernel}, "
             f"{config.training.propagation.precision}",
+            **({"tables": tables_fact(placed, tables, config.training.wire)} if tables else {}),
             **_shortcut(ahead),
             "interactions": delivered,
             "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
@@ -170,19 +176,30 @@ def _parameters(model: Recommender) -> Iterable[nn.Parameter]:
     return model.parameters()
 
 
-def _tables(
-    config: RunConfig, model: Recommender, world: World, context: WorkerContext, *, sparse: bool
-) -> dict[str, ReplicatedTable]:
-    return {
-        name: ReplicatedTable(
-            spec,
-            spec.num_rows(world.num_users, world.folder.num_items),
-            seed=seed_for(config.seed, f"table {name}"),
-            sparse=sparse,
-            start=None if spec.starts_as is None else world.features.fetch(spec.starts_as, None)[0],
-        ).to(context.device)
-        for name, spec in model.tables().items()
-    }
+def _place_tables(
+    config: RunConfig,
+    model: Recommender,
+    world: World,
+    context: WorkerContext,
+    run_folder: RunFolder | None,
+    *,
+    sparse: bool,
+) -> TablesChoice:
+    """`auto` stays with what the run began with, so that a resumed run adds up as it did."""
+    choice = choose_tables(
+        model.tables(),
+        world.num_users,
+        world.folder.num_items,
+        optimizer=config.training.optimizer.kind,
+        sparse=sparse,
+        memory_bytes=_memory_share(context),
+        world_size=context.world_size,
+        wanted=config.training.tables,
+    )
+    if config.training.tables != "auto":
+        return choice
+    placement = _remembered("tables", choice.placement, run_folder, context)
+    return choice if placement == choice.placement else TablesChoice(placement, "as the run began")
 
 
 def _propagated_ahead(config: RunConfig, model: Recommender, world: World, graph: FullGraph) -> tuple[str, ...]:
@@ -228,15 +245,14 @@ def _learned(model: Recommender, world: World) -> Mapping[str, Relation]:
     return model.learned_relations(world.features.fetch, world.relations.fixed, num_users=world.num_users)
 
 
-def _remembered(choice: PropagationChoice, run_folder: RunFolder | None, context: Collectives) -> PropagationChoice:
+def _remembered(what: str, now: str, run_folder: RunFolder | None, context: Collectives) -> str:
     """The choice that the run began with: what memory is free today must not turn it into another run."""
     if run_folder is None:
-        return choice
+        return now
     if context.rank == 0:
-        run_folder.remembered("propagation", choice.mode)
+        run_folder.remembered(what, now)
     context.barrier()
-    mode = run_folder.remembered("propagation", choice.mode)
-    return choice if mode == choice.mode else PropagationChoice(mode=mode, reason="as the run began")
+    return run_folder.remembered(what, now)
 
 
 def loss_columns(config: RunConfig) -> list[str]:
@@ -292,12 +308,12 @@ def _kernel(device: torch.device, wanted: str) -> str:
 def _wants_sparse(config: RunConfig, choice: PropagationChoice, chains: Mapping[str, tuple[HopSpec, ...]]) -> bool:
     kind = config.training.optimizer.kind
     rows_only = choice.mode == "sampled" or not any(chains.values())
-    if kind == "sparse_adam" and not rows_only:
+    if kind in ROWS_ONLY and not rows_only:
         raise ConfigError(
-            "training.optimizer.kind=sparse_adam updates the rows of the batch, but with full propagation every row "
-            "gets a gradient: use adam, or training.propagation.mode=sampled"
+            f"training.optimizer.kind={kind} updates the rows of the batch, but with full propagation every row "
+            f"gets a gradient: use {ROWS_ONLY[kind]}, or training.propagation.mode=sampled"
         )
-    return kind in SPARSE_KINDS and rows_only
+    return kind != "adam" and rows_only
 
 
 def _delivery(

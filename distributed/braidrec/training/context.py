@@ -1,6 +1,6 @@
 """What a worker knows of the others: rank, device, collectives. One for a single process, one for a process group."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -27,6 +27,24 @@ class Collectives(Protocol):
 
     def all_gather_rows(self, rows: Tensor) -> Tensor:
         """The ranks' `[n_r, …]` tensors one below the other, in rank order; n may differ between ranks."""
+        ...
+
+    def exchange_rows(
+        self, rows: Tensor, sent: Sequence[int], arriving: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[int]]:
+        """Each rank gets rows from each (all-to-all).
+
+        Args:
+            rows: `[Σ sent, …]` what this rank sends, in the order of the ranks that get it.
+            sent: how many rows go to each rank.
+            arriving: how many come from each rank, where that is known; None: the ranks tell each other first.
+        Returns:
+            `[Σ arriving, …]` in the order of the ranks that sent it, and `arriving`.
+        """
+        ...
+
+    def broadcast(self, values: Tensor, source: int) -> Tensor:
+        """What rank `source` holds, in place on every rank; returns `values`, which must be contiguous."""
         ...
 
     def barrier(self) -> None:
@@ -63,6 +81,14 @@ class SingleProcess:
     def all_gather_rows(self, rows: Tensor) -> Tensor:
         return rows
 
+    def exchange_rows(
+        self, rows: Tensor, sent: Sequence[int], arriving: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[int]]:
+        return rows, list(sent)
+
+    def broadcast(self, values: Tensor, source: int) -> Tensor:
+        return values
+
     def barrier(self) -> None:
         return None
 
@@ -92,6 +118,22 @@ class ProcessGroup:
         gathered = [torch.empty_like(padded) for _ in range(self.world_size)]
         dist.all_gather(gathered, padded)
         return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+    def exchange_rows(
+        self, rows: Tensor, sent: Sequence[int], arriving: Sequence[int] | None = None
+    ) -> tuple[Tensor, list[int]]:
+        if arriving is None:
+            told = torch.tensor(sent, dtype=torch.int64, device=rows.device)
+            counts = torch.empty_like(told)
+            dist.all_to_all_single(counts, told)
+            arriving = counts.tolist()
+        arrived = rows.new_empty(sum(arriving), *rows.shape[1:])
+        dist.all_to_all_single(arrived, rows.contiguous(), list(arriving), list(sent))
+        return arrived, list(arriving)
+
+    def broadcast(self, values: Tensor, source: int) -> Tensor:
+        dist.broadcast(values, src=source)
+        return values
 
     def barrier(self) -> None:
         dist.barrier()

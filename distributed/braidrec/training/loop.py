@@ -233,8 +233,8 @@ class Loop:
 
     def _num_parameters(self) -> int:
         assert isinstance(self.parts.model, nn.Module)
-        trained = [table.weight for table in self.parts.tables.values()] + list(self.parts.model.parameters())
-        return sum(each.numel() for each in trained if each.requires_grad)
+        in_tables = sum(table.num_rows * table.weight.shape[1] for table in self.parts.tables.values())
+        return in_tables + sum(each.numel() for each in self.parts.model.parameters() if each.requires_grad)
 
     def _tensors(self) -> dict[str, Tensor]:
         assert isinstance(self.parts.model, nn.Module)

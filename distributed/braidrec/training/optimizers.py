@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from braidrec.config.run import OptimizerConfig
+from braidrec.training.row_optimizers import ROW_OPTIMIZERS, RowAdam
 
-SPARSE_KINDS = ("sparse_adam", "adagrad", "sgd")
-"""Optimizers that can update only the rows of the batch."""
+ROWS_ONLY = {"sparse_adam": "adam", "row_adagrad": "adagrad"}
+"""Optimizers that take nothing but rows of a batch, and what updates the model's other parameters beside them."""
 
 
 def build_optimizers(
@@ -24,22 +25,18 @@ def build_optimizers(
     optimizers = [_make(config.kind, tables, config.learning_rate, sparse=sparse)] if tables else []
     if not parameters:
         return optimizers
-    # SparseAdam takes no dense gradients; for parameters that every batch touches it would be Adam anyway.
-    dense_kind = "adam" if config.kind == "sparse_adam" else config.kind
-    return [*optimizers, _make(dense_kind, parameters, config.learning_rate, sparse=False)]
+    # For parameters that every batch touches as a whole, Adam by rows would be Adam anyway.
+    return [*optimizers, _make(ROWS_ONLY.get(config.kind, config.kind), parameters, config.learning_rate, sparse=False)]
 
 
 def _make(kind: str, parameters: Sequence[nn.Parameter], rate: float, *, sparse: bool) -> torch.optim.Optimizer:
+    if sparse:
+        return ROW_OPTIMIZERS[kind](parameters, rate)
     if kind == "adam":
         return torch.optim.Adam(parameters, lr=rate, fused=True)
-    if kind == "sparse_adam":
-        return torch.optim.SparseAdam(list(parameters), lr=rate)
     if kind == "adagrad":
-        if sparse:
-            # It makes sparse tensors itself. Not to check them is torch's default, of which it warns unless told so.
-            torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
-        return torch.optim.Adagrad(parameters, lr=rate, foreach=None if sparse else True)
-    return torch.optim.SGD(parameters, lr=rate, foreach=None if sparse else True)
+        return torch.optim.Adagrad(parameters, lr=rate, foreach=True)
+    return torch.optim.SGD(parameters, lr=rate, foreach=True)
 
 
 def learning_rate_factor(config: OptimizerConfig, total_steps: int) -> Callable[[int], float]:
@@ -69,14 +66,31 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) 
             group["lr"] = rate
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Scale all gradients so that their joint L2 norm is at most `largest`; sparse gradients count their rows."""
-    gradients = [_values(parameter.grad) for parameter in parameters if parameter.grad is not None]
-    if not gradients:
+def clip_gradients(
+    parameters: Iterable[nn.Parameter],
+    largest: float,
+    *,
+    dealt_out: Iterable[nn.Parameter] = (),
+    total: Callable[[Tensor], Tensor] = lambda squares: squares,
+) -> None:
+    """Scale all gradients so that their joint L2 norm is at most `largest`; sparse gradients count their rows.
+
+    Args:
+        parameters: those that every rank holds as a whole.
+        dealt_out: those of which each rank holds other rows.
+        total: adds up over all ranks; called on each if anything is dealt out.
+    """
+    whole = [_values(parameter.grad) for parameter in parameters if parameter.grad is not None]
+    shards = list(dealt_out)
+    own = [_values(parameter.grad) for parameter in shards if parameter.grad is not None]
+    if not whole and not shards:
         return
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
-    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
+    norms = [torch.linalg.vector_norm(gradient) for gradient in whole]
+    if shards:
+        squares = [torch.linalg.vector_norm(gradient).square() for gradient in own]
+        norms.append(total(torch.stack([shards[0].new_zeros(()).detach(), *squares]).sum()).sqrt())
+    factor = (largest / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
+    for gradient in (*whole, *own):
         gradient.mul_(factor)
 
 
@@ -102,7 +116,7 @@ def restore_optimizers(optimizers: Sequence[torch.optim.Optimizer], tensors: dic
             owner, index, key = name.split("/")
             if int(owner) == number:
                 entry = state.setdefault(int(index), {})
-                # SparseAdam counts its steps in a plain number, the others in a tensor.
-                as_number = key == "step" and isinstance(optimizer, torch.optim.SparseAdam)
+                # Adam by rows counts its steps in a plain number, the others in a tensor.
+                as_number = key == "step" and isinstance(optimizer, RowAdam)
                 entry[key] = int(tensor) if as_number else tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

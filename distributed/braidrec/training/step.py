@@ -13,7 +13,16 @@ from braidrec.data.randomness import generator_for, seed_for
 from braidrec.errors import DivergedError
 from braidrec.graph.neighbourhood import HopSpec, NeighbourhoodSource
 from braidrec.graph.relation import Relation
-from braidrec.models.contract import Batch, Encoded, FetchFeatures, Inputs, LossTerm, Recommender, StepContext
+from braidrec.models.contract import (
+    Batch,
+    Encoded,
+    FetchFeatures,
+    Inputs,
+    LooksAtHistories,
+    LossTerm,
+    Recommender,
+    StepContext,
+)
 from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.gather import gather_among
 from braidrec.objectives.regulariser import half_squared_norm
@@ -82,9 +91,9 @@ class TrainStep:
         self.optimizers, self.gradient_clip = optimizers, gradient_clip
         self.seed, self.context, self.timer = seed, context, timer
         self.own_parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-        self.table_parameters = [
-            p for table in tables.values() if isinstance(table, nn.Module) for p in table.parameters()
-        ]
+        self.dealt_out = [table.weight for table in tables.values() if table.dealt_out]
+        whole = [table.weight for table in tables.values() if not table.dealt_out]
+        self.whole_parameters = [*whole, *self.own_parameters]
 
     def run(self, rows: Rows, at: Position) -> StepResult:
         """Train on one batch of this rank.
@@ -110,7 +119,9 @@ class TrainStep:
             self._reduce_own_gradients()
         with self.timer.phase("optimizer"):
             if self.gradient_clip is not None:
-                clip_gradients([*self.table_parameters, *self.own_parameters], self.gradient_clip)
+                clip_gradients(
+                    self.whole_parameters, self.gradient_clip, dealt_out=self.dealt_out, total=self.context.all_reduce
+                )
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -166,8 +177,10 @@ class TrainStep:
             places: where each of `batch.nodes()` stands among the seeds.
         """
         encoded = self.model.encode(inputs)
-        vectors = batch.split(encoded.vectors.index_select(0, places))
-        loss = (self.objective.rows(*vectors, batch) * batch.weight).sum()
+        users, items, others = batch.split(encoded.vectors.index_select(0, places))
+        if isinstance(self.model, LooksAtHistories):
+            users = self.model.users_of_rows(users, inputs, batch)
+        loss = (self.objective.rows(users, items, others, batch) * batch.weight).sum()
         shrinking = loss.new_zeros(())
         if self.regulariser:
             occurrences = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places, batch.real_nodes())

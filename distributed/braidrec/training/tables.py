@@ -10,7 +10,19 @@ from braidrec.training.context import Collectives
 
 
 class Table(Protocol):
-    """Rows by global node id. A fetched tensor requires a gradient; `collect` turns what arrived into `.grad`s."""
+    """Rows by global node id. A fetched tensor requires a gradient; `collect` turns what arrived into `.grad`s.
+
+    Attributes:
+        num_rows: of the whole table.
+        held: the rows that this rank holds, which are those of
+        weight: `[len(held), width]`, its parameter.
+        dealt_out: whether each rank holds other rows.
+    """
+
+    num_rows: int
+    held: range
+    weight: nn.Parameter
+    dealt_out: bool
 
     def fetch(self, nodes: Tensor | None) -> Tensor:
         """`[len(nodes), width]` rows (None: all, in order) that take part in autograd."""
@@ -21,7 +33,7 @@ class Table(Protocol):
         ...
 
     def all_rows(self) -> Tensor:
-        """`[num_rows, width]` without gradient, for exact evaluation."""
+        """`[num_rows, width]` without gradient, for exact evaluation. All ranks call it."""
         ...
 
 
@@ -40,13 +52,14 @@ class ReplicatedTable(nn.Module):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.weight = nn.Parameter(spec.initialise(num_rows, generator) if start is None else start.clone())
+        self.num_rows, self.held, self.dealt_out = num_rows, range(num_rows), False
         self.sparse = sparse
         self._fetched: list[tuple[Tensor, Tensor]] = []
 
     def fetch(self, nodes: Tensor | None) -> Tensor:
         if nodes is None:
             return self.weight
-        rows = self.weight.detach()[nodes].requires_grad_()
+        rows = self.weight.detach().index_select(0, nodes).requires_grad_()  # indexing costs several times more
         if torch.is_grad_enabled():
             self._fetched.append((nodes, rows))
         return rows
@@ -62,8 +75,8 @@ class ReplicatedTable(nn.Module):
         if self.sparse:
             # Rows reached through padding alone have a zero gradient. A row-wise Adam moves every row that it is given
             # by its momentum, so it must not see them.
-            touched = gradients.any(dim=-1)
-            nodes, gradients = nodes[touched], gradients[touched]
+            touched = (gradients.abs().amax(dim=-1) != 0).nonzero().squeeze(1)
+            nodes, gradients = nodes.index_select(0, touched), gradients.index_select(0, touched)
             self._set_sparse(context.all_gather_rows(nodes), context.all_gather_rows(gradients))
         elif self._rows_are_cheaper(len(nodes), context):
             self._add_densely([(context.all_gather_rows(nodes), context.all_gather_rows(gradients))])

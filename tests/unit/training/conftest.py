@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from process_pair import Pair
+from process_pair import Pair, Trio
 
 from braidrec.graph.dgl_import import dgl
 from braidrec.training.environment import use_threads
@@ -21,5 +21,13 @@ def _one_thread() -> Iterator[None]:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     """Two processes in one group, for all tests of a file."""
     processes = Pair(tmp_path_factory.mktemp("pair"))
+    yield processes
+    processes.close()
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+    """Three of them."""
+    processes = Trio(tmp_path_factory.mktemp("trio"))
     yield processes
     processes.close()

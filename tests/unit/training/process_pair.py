@@ -1,9 +1,9 @@
-"""Two processes in one gloo group that stay while tests send them functions to run."""
+"""Processes in one gloo group that stay while tests send them functions to run."""
 
 import multiprocessing
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +21,7 @@ SECONDS = 240
 
 
 class GroupWorker(ProcessGroup):
-    """A worker of the pair, which keeps what it emits."""
+    """A worker of the group, which keeps what it emits."""
 
     def __init__(self) -> None:
         super().__init__(device=torch.device("cpu"), local_rank=dist.get_rank())
@@ -35,21 +35,24 @@ class GroupWorker(ProcessGroup):
 
 
 class Pair:
-    """Sends one function to both processes and collects what the two return."""
+    """Sends one function to both processes and collects what the two return. A group of more is the same."""
+
+    size = 2
 
     def __init__(self, folder: Path) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
         self._processes = []
-        for rank in range(2):
+        for rank in range(self.size):
             ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(rank, str(folder / "rendezvous"), theirs), daemon=True)
+            arguments = (rank, self.size, str(folder / "rendezvous"), theirs)
+            process = spawn.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             self._connections.append(ours)
             self._processes.append(process)
 
-    def run(self, function: Callable[..., Any], *arguments: tuple[Any, Any]) -> list[Any]:
-        """`function(worker, …)` on both ranks, each argument being a pair: rank 0's and rank 1's.
+    def run(self, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+        """`function(worker, …)` on all ranks, each argument being those of the ranks: rank 0's, rank 1's, ….
 
         Returns:
             What the ranks returned; an exception that was raised there stands for its rank's result.
@@ -68,16 +71,21 @@ class Pair:
             process.join()
 
 
+class Trio(Pair):
+    """Three processes."""
+
+    size = 3
+
+
 def both(value: Any) -> tuple[Any, Any]:
     """The same argument for both ranks."""
     return value, value
 
 
-def _serve(rank: int, rendezvous: str, connection: Connection) -> None:
+def _serve(rank: int, size: int, rendezvous: str, connection: Connection) -> None:
     use_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2, timeout=timedelta(seconds=SECONDS // 2)
-    )
+    limit = timedelta(seconds=SECONDS // 2)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size, timeout=limit)
     while True:
         function, arguments = connection.recv()
         try:

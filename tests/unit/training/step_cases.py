@@ -20,6 +20,8 @@ from braidrec.objectives.bpr import BPR
 from braidrec.objectives.rating_mse import RatingMSE
 from braidrec.training.context import SingleProcess
 from braidrec.training.optimizers import build_optimizers
+from braidrec.training.partition import RowPartition
+from braidrec.training.sharded_table import ShardedTable
 from braidrec.training.step import Position, TrainStep
 from braidrec.training.tables import ReplicatedTable
 from braidrec.training.timing import PhaseTimer
@@ -46,6 +48,8 @@ class Case:
     optimizer: str = "sgd"
     gradient_clip: float | None = None
     exclude_targets: bool = False
+    sharded: bool = False
+    wire: torch.dtype | None = None
 
     @property
     def sparse(self) -> bool:
@@ -82,9 +86,20 @@ class FixedNegatives:
         return (users[:, None] * 3 + 1 + np.arange(per_positive)) % NUM_ITEMS
 
 
-def make_table(case: Case) -> ReplicatedTable:
-    model = make_model(case)
-    return ReplicatedTable(model.tables()["id"], NUM_NODES, seed=11, sparse=case.sparse).double()
+def make_table(case: Case, context: SingleProcess | None = None) -> ReplicatedTable | ShardedTable:
+    spec = make_model(case).tables()["id"]
+    context = context or SingleProcess()
+    whole = ReplicatedTable(spec, NUM_NODES, seed=11, sparse=case.sparse).double()
+    if not case.sharded:
+        return whole
+    degree = torch.from_numpy(np.bincount(np.concatenate([TRAIN_USERS, NUM_USERS + TRAIN_ITEMS]), minlength=NUM_NODES))
+    return ShardedTable(
+        RowPartition.balanced(degree, context.world_size),
+        context,
+        initial=lambda held: whole.all_rows()[held.start : held.stop].clone(),
+        sparse=case.sparse,
+        wire=case.wire,
+    )
 
 
 def make_model(case: Case) -> MatrixFactorisation | LightGCN:
@@ -95,12 +110,12 @@ def make_model(case: Case) -> MatrixFactorisation | LightGCN:
     return MatrixFactorisation(dim=DIM, initial_std=1.0, biases=case.model == "mf_biases")
 
 
-def make_step(case: Case, context: SingleProcess | None = None) -> tuple[TrainStep, ReplicatedTable]:
+def make_step(case: Case, context: SingleProcess | None = None) -> tuple[TrainStep, ReplicatedTable | ShardedTable]:
     """A step with learning rate 1 in fp64, and the table that it trains."""
     relation = build_interactions(TRAIN_USERS, TRAIN_ITEMS, NUM_USERS, NUM_ITEMS)
-    model, table = make_model(case), make_table(case)
-    source_type = FullGraph if case.mode == "full" else SampledSubgraph
     context = context or SingleProcess()
+    model, table = make_model(case), make_table(case, context)
+    source_type = FullGraph if case.mode == "full" else SampledSubgraph
     step = TrainStep(
         model=model,
         tables={"id": table},
@@ -210,6 +225,12 @@ def by_hand(
     return sums, gradient
 
 
+def shares(rows: Rows, num_ranks: int) -> list[Rows]:
+    """The rows of some ranks, in order and as evenly as can be."""
+    cut = {name: np.array_split(values, num_ranks) for name, values in rows.items()}
+    return [{name: parts[rank] for name, parts in cut.items()} for rank in range(num_ranks)]
+
+
 def halves(rows: Rows) -> list[Rows]:
     """The rows of two ranks: the first half and the second, which has all the padding."""
     middle = len(rows["user"]) // 2
@@ -220,7 +241,10 @@ def halves(rows: Rows) -> list[Rows]:
 
 
 def train(case: Case, batches: list[Rows], context: SingleProcess | None = None) -> Mapping[str, list[np.ndarray]]:
-    """Some steps: what each reports, the gradient that its optimizer saw, the table and own parameters after it."""
+    """Some steps: what each reports, the gradient that its optimizer saw, the table and own parameters after it.
+
+    Of a sharded table it is this rank's rows.
+    """
     step, table = make_step(case, context)
     names = ("losses", "weights", "gradients", "tables", "parameters")
     seen: Mapping[str, list[np.ndarray]] = {name: [] for name in names}

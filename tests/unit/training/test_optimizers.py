@@ -19,6 +19,7 @@ from braidrec.training.optimizers import (
     restore_optimizers,
     set_learning_rate,
 )
+from braidrec.training.row_optimizers import RowAdam
 from braidrec.training.tables import ReplicatedTable
 
 ROWS, WIDTH, RATE = 8, 3, 0.1
@@ -100,7 +101,7 @@ def test_the_models_own_parameters_get_an_optimizer_that_takes_dense_gradients()
     optimizers = build_optimizers(
         config(kind="sparse_adam"), [table(sparse=True).weight], list(layer.parameters()), sparse=True
     )
-    assert [type(optimizer) for optimizer in optimizers] == [torch.optim.SparseAdam, torch.optim.Adam]
+    assert [type(optimizer) for optimizer in optimizers] == [RowAdam, torch.optim.Adam]
     assert sum(len(group["params"]) for group in optimizers[1].param_groups) == 2
     set_learning_rate(optimizers, 0.025)
     assert [group["lr"] for optimizer in optimizers for group in optimizer.param_groups] == [0.025, 0.025]
@@ -169,7 +170,7 @@ def gradients() -> list[nn.Parameter]:
     dense, rows = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(6, 2))
     dense.grad = torch.tensor([[1.0, 2.0], [2.0, 0.0]])
     rows.grad = torch.sparse_coo_tensor(
-        torch.tensor([[1, 4]]), torch.tensor([[0.0, 4.0], [0.0, 0.0]]), (6, 2)
+        torch.tensor([[1, 4]]), torch.tensor([[0.0, 4.0], [0.0, 0.0]]), (6, 2), check_invariants=True
     ).coalesce()
     return [dense, rows, nn.Parameter(torch.zeros(1))]
 

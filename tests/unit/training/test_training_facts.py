@@ -48,7 +48,7 @@ def test_events_metrics_and_phases(data: Path, tmp_path: Path) -> None:
     rows = json.loads((data / "dataset.json").read_text())["splits"]["train"]["rows"]
     assert (started.first_epoch, started.epochs, started.interactions_per_epoch) == (1, 3, rows)
     assert started.steps_per_epoch == -(-rows // 256)
-    assert set(started.facts) == {"propagation", "interactions", "compute", "parameters"}
+    assert set(started.facts) == {"propagation", "tables", "interactions", "compute", "parameters"}
     assert started.facts["parameters"] == f"{(80 + 60) * 8:,} trained"  # users and items, 8 columns
     assert started.facts["compute"] == "1 worker(s) × 1 thread(s) on cpu"
     assert [epoch.epoch for epoch in seen.epochs] == [1, 2, 3]
