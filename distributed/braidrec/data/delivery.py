@@ -23,7 +23,7 @@ PADDING_USER = -1
 CHUNK_ROWS = 1 << 18
 
 Rows = Mapping[str, NDArray[Any]]
-"""Columns of equal length: "user", "item" (int64), and "rating", "weight" (float32) where asked for."""
+"""Columns of equal length: "user", "item" (int64 in batches), and "rating", "weight" (float32) where asked for."""
 
 
 class Delivery(Protocol):
@@ -56,11 +56,13 @@ class MemoryDelivery:
     """Keeps the shard and visits it in a new random order each epoch.
 
     Rows are first sorted by content, so that the order in which they arrived does not matter.
+
+    Args:
+        rows: ids of four bytes stay so in memory.
     """
 
     def __init__(self, rows: Rows, *, seed: int, rank: int) -> None:
-        order = np.lexsort([rows[name] for name in sorted(rows)])
-        self._rows = {name: values[order] for name, values in rows.items()}
+        self._rows = _by_content(rows)
         self._seed, self._rank = seed, rank
 
     @property
@@ -68,7 +70,8 @@ class MemoryDelivery:
         return len(self._rows["user"])
 
     def batches(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
-        order = generator_for(self._seed, "epoch order", epoch, self._rank).permutation(self.num_rows)
+        order = np.arange(self.num_rows, dtype=np.int32 if self.num_rows < 2**31 else np.int64)
+        generator_for(self._seed, "epoch order", epoch, self._rank).shuffle(order)
         for step in range(steps):
             chosen = order[step * batch_rows : (step + 1) * batch_rows]
             yield _padded({name: values[chosen] for name, values in self._rows.items()}, batch_rows)
@@ -150,15 +153,12 @@ class UniformUserDelivery:
 
 
 def local_rows(folder: DatasetFolder, columns: list[str], rank: int, world_size: int) -> Rows:
-    """The shard of `rank` without Ray: every `world_size`-th row of the train split."""
-    users, items = folder.edges("train")
-    rows: dict[str, NDArray[Any]] = {"user": users, "item": items}
-    for name in columns:
-        if name not in rows:
-            values = folder.column("train", name)
-            assert values is not None, f"the caller checked that the train split has {name!r}"
-            rows[name] = values
-    return with_wide_ids({name: values[rank::world_size] for name, values in rows.items()})
+    """The shard of `rank` without Ray: every `world_size`-th row of the train split. No rank holds the others' rows."""
+    own, first = list[Rows](), 0
+    for chunk in folder.chunks("train", columns):
+        own.append({name: values[(rank - first) % world_size :: world_size].copy() for name, values in chunk.items()})
+        first += len(chunk["user"])
+    return _concatenate(own)
 
 
 def read_all(chunks: Iterable[Rows]) -> Rows:
@@ -169,7 +169,19 @@ def read_all(chunks: Iterable[Rows]) -> Rows:
 def without_padding(rows: Rows) -> Rows:
     """The rows that are interactions."""
     real = np.asarray(rows["user"]) != PADDING_USER
-    return with_wide_ids({name: np.asarray(values)[real] for name, values in rows.items()})
+    return {name: np.asarray(values)[real] for name, values in rows.items()}
+
+
+def _by_content(rows: Rows) -> Rows:
+    """Sorted by the columns, the last of their names first."""
+    if set(rows) == {"user", "item"} and all(values.dtype == np.int32 for values in rows.values()):
+        # One number a row: sorted in place, with less memory and in a tenth of the time.
+        pairs = rows["user"].astype(np.int64) << 32
+        pairs |= rows["item"]
+        pairs.sort()
+        return {"user": (pairs >> 32).astype(np.int32), "item": (pairs & 0x7FFFFFFF).astype(np.int32)}
+    order = np.lexsort([rows[name] for name in sorted(rows)])
+    return {name: values[order] for name, values in rows.items()}
 
 
 def with_wide_ids(rows: Rows) -> Rows:
@@ -185,7 +197,8 @@ def _concatenate(parts: list[Rows]) -> Rows:
 
 
 def _padded(rows: Rows, size: int) -> Rows:
-    """Fill up to `size` rows with copies of user 0 and item 0 that count nothing."""
+    """Ids as int64, filled up to `size` rows with copies of user 0 and item 0 that count nothing."""
+    rows = with_wide_ids(rows)
     count = len(rows["user"])
     real = np.zeros(size, dtype=np.float32)
     real[:count] = 1.0

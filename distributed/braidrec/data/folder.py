@@ -1,6 +1,7 @@
 """Reading a dataset folder (docs/dataset-format.md): its description, interactions and ids."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from braidrec.data.description import (
     features_folder,
 )
 from braidrec.data.errors import DatasetError
-from braidrec.data.storage import Location, read_parquet
+from braidrec.data.storage import Location, read_parquet, read_parquet_batches
 
 UNFINISHED_FILE = "UNFINISHED"
 COLUMN_TYPES: dict[str, Any] = {
@@ -31,6 +32,7 @@ COLUMN_TYPES: dict[str, Any] = {
     "rating": pa.float32(),
     "weight": pa.float32(),
 }
+ROWS_AT_ONCE = 1 << 20
 PREPARE_AGAIN = "prepare the data set again with jobs/prepare.py"
 
 
@@ -91,12 +93,33 @@ class DatasetFolder:
         Raises:
             DatasetError: damaged Parquet, an id out of range, or another number of rows than described.
         """
-        table = self._read(split, ["user", "item"])
-        users = table.column("user").to_numpy()
-        items = table.column("item").to_numpy()
-        self._check_range(split, "user", users, self.num_users)
-        self._check_range(split, "item", items, self.num_items)
+        users, items = (np.empty(self.num_rows(split), dtype=np.int32) for _ in range(2))
+        start = 0
+        for rows in self.chunks(split, ["user", "item"]):
+            stop = start + len(rows["user"])
+            users[start:stop], items[start:stop] = rows["user"], rows["item"]
+            start = stop
         return users, items
+
+    def chunks(
+        self, split: Split, columns: list[str], rows: int = ROWS_AT_ONCE
+    ) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """The columns of a split in stored order, at most `rows` rows at a time, of which one lot is held in memory.
+
+        Raises:
+            DatasetError: damaged Parquet, an id out of range, or another number of rows than described.
+        """
+        described, found = self.num_rows(split), 0
+        bounds = {"user": self.num_users, "item": self.num_items}
+        for relative in self._parts_of(f"interactions/{split}"):
+            for batch in read_parquet_batches(self.location.child(relative), columns, rows):
+                values = {name: self._values(split, name, batch.column(name), found) for name in columns}
+                for name in [name for name in columns if name in bounds]:
+                    self._check_range(split, name, values[name], bounds[name], found)
+                found += batch.num_rows
+                if found <= described:  # nobody gets more than is described, and the message gives the whole number
+                    yield values
+        self._check_number(split, found)
 
     def column(self, split: Split, name: str) -> npt.NDArray[Any] | None:
         """`timestamp` (int64 seconds), `rating` or `weight` (float32) in stored order; None where absent."""
@@ -168,24 +191,38 @@ class DatasetFolder:
 
     def _read(self, split: Split, columns: list[str]) -> Any:
         table = self._read_folder(f"interactions/{split}", columns)
-        if table.num_rows != self.num_rows(split):
-            raise DatasetError(
-                f"{self.path}/interactions/{split}: {table.num_rows} rows, {DESCRIPTION_FILE} says "
-                f"{self.num_rows(split)}; {PREPARE_AGAIN}"
-            )
+        self._check_number(split, table.num_rows)
         return table.select(columns).cast(pa.schema([(name, COLUMN_TYPES[name]) for name in columns]))
 
     def _read_folder(self, folder: str, columns: list[str]) -> Any:
+        files = [self.location.child(relative) for relative in self._parts_of(folder)]
+        return pa.concat_tables([read_parquet(file, columns) for file in files])
+
+    def _parts_of(self, folder: str) -> list[str]:
         parts = self.parts(folder)
         if not parts:
             raise DatasetError(f"{self.path}/{folder}: no part files; {PREPARE_AGAIN}")
-        return pa.concat_tables([read_parquet(self.location.child(relative), columns) for relative in parts])
+        return parts
 
-    def _check_range(self, split: str, name: str, ids: npt.NDArray[np.int32], count: int) -> None:
+    def _values(self, split: Split, name: str, column: Any, first_row: int) -> npt.NDArray[Any]:
+        if column.null_count:
+            row = first_row + int(np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))[0])
+            raise DatasetError(f"{self.path}/interactions/{split}, row {row}: {name} is null; {PREPARE_AGAIN}")
+        values: npt.NDArray[Any] = column.cast(COLUMN_TYPES[name]).to_numpy()
+        return values
+
+    def _check_number(self, split: Split, rows: int) -> None:
+        if rows != self.num_rows(split):
+            raise DatasetError(
+                f"{self.path}/interactions/{split}: {rows} rows, {DESCRIPTION_FILE} says {self.num_rows(split)}; "
+                f"{PREPARE_AGAIN}"
+            )
+
+    def _check_range(self, split: str, name: str, ids: npt.NDArray[np.int32], count: int, first_row: int) -> None:
         if len(ids) and (ids.min() < 0 or ids.max() >= count):
             row = int(np.flatnonzero((ids < 0) | (ids >= count))[0])
             raise DatasetError(
-                f"{self.path}/interactions/{split}, row {row}: {name}={ids[row]} is outside 0…{count - 1}; "
+                f"{self.path}/interactions/{split}, row {first_row + row}: {name}={ids[row]} is outside 0…{count - 1}; "
                 f"{DESCRIPTION_FILE} and the rows do not belong together: {PREPARE_AGAIN}"
             )
 

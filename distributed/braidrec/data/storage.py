@@ -3,6 +3,8 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,23 @@ def read_parquet(location: Location, columns: list[str] | None = None) -> Any:
     Raises:
         DatasetError: no such file, truncated or not Parquet, or a column that is not in it.
     """
+    with _parquet(location, columns) as parquet:
+        return parquet.read(columns=columns)
+
+
+def read_parquet_batches(location: Location, columns: list[str], rows: int) -> Iterator[Any]:
+    """One Parquet file as record batches of at most `rows` rows, of which one is held at a time.
+
+    Raises:
+        DatasetError: as `read_parquet`.
+    """
+    with _parquet(location, columns) as parquet:
+        yield from parquet.iter_batches(batch_size=rows, columns=columns)
+
+
+@contextmanager
+def _parquet(location: Location, columns: list[str] | None) -> Iterator[Any]:
+    """The opened file, which has the columns."""
     try:
         with location.filesystem.open_input_file(location.path) as source:
             parquet = pq.ParquetFile(source)
@@ -140,7 +159,7 @@ def read_parquet(location: Location, columns: list[str] | None = None) -> Any:
             missing = [name for name in columns or [] if name not in names]
             if missing:
                 raise DatasetError(f"{location.uri}: no column {missing[0]!r}; it has {names}")
-            return parquet.read(columns=columns)
+            yield parquet
     except FileNotFoundError:
         raise DatasetError(f"{location.uri}: no such file") from None
     except (pa.ArrowException, OSError) as error:

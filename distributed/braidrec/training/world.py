@@ -11,9 +11,10 @@ from torch import Tensor
 
 from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
-from braidrec.graph.build import build_interactions
+from braidrec.graph.build import build_interactions_from
 from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.training.context import Collectives
+from braidrec.training.environment import give_memory_back
 from braidrec.training.features import FeatureSet, load_features
 from braidrec.training.relations import RelationBuilder, RelationSet, keeps_modalities_apart, one_copy, views_of
 
@@ -87,9 +88,12 @@ def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) 
     """The train graph, memory-mapped."""
 
     def build() -> Relation:
-        return build_interactions(*folder.edges("train"), folder.num_users, folder.num_items)
+        edges = ((rows["user"], rows["item"]) for rows in folder.chunks("train", ["user", "item"]))
+        return build_interactions_from(edges, folder.num_rows("train"), folder.num_users, folder.num_items)
 
-    return one_copy(f"{INTERACTIONS}:{folder.digest}", build, context, cache, symmetric=True)
+    interactions = one_copy(f"{INTERACTIONS}:{folder.digest}", build, context, cache, symmetric=True)
+    give_memory_back()
+    return interactions
 
 
 def cache_folder(config: RunConfig) -> Path:

@@ -19,6 +19,7 @@ from braidrec.data.delivery import (
     local_rows,
     read_all,
 )
+from braidrec.data.folder import DatasetFolder
 
 BATCH_ROWS = 3
 WORLDS = (1, 2, 3, 4)
@@ -198,6 +199,40 @@ def test_a_permutation_is_uniform() -> None:
             places[int(rating) - 1, place] += 1
     # Every row and column sums to 2,400: 9 free cells of 16.
     assert chisquare(places.reshape(-1), ddof=6).pvalue > ERROR_RATE
+
+
+@pytest.mark.parametrize("extra", [(), ("rating",)])
+def test_ids_are_four_bytes_in_memory_and_eight_in_batches(extra: tuple[str, ...]) -> None:
+    """Two columns of ids are sorted as one number a row, in the order of all columns otherwise."""
+    random = np.random.default_rng(2)
+    users, items = random.integers(0, 2**31 - 1, (2, 300), dtype=np.int32)
+    users[:100], items[50:150] = 2**31 - 2, 0
+    rows = {"user": users, "item": items, **{name: random.random(300).astype(np.float32) for name in extra}}
+    wide = {name: values.astype(np.int64) if name in ("user", "item") else values for name, values in rows.items()}
+    kept, as_before = MemoryDelivery(rows, seed=3, rank=0), MemoryDelivery(wide, seed=3, rank=0)
+    assert kept._rows["user"].dtype == kept._rows["item"].dtype == np.int32
+    ordered = sorted(zip(users.tolist(), items.tolist(), strict=True))
+    if not extra:
+        assert list(zip(kept._rows["user"].tolist(), kept._rows["item"].tolist(), strict=True)) == ordered
+    for one, other in zip(kept.batches(1, 64, 5), as_before.batches(1, 64, 5), strict=True):
+        assert one["user"].dtype == one["item"].dtype == np.int64
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+
+
+def test_local_shards_of_any_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every world_size-th row of the stored order, wherever a chunk ends."""
+    train = [(user, item, 0.0) for user in range(6) for item in range(user + 1)]
+    folder = write_tiny(tmp_path / "data", {"train": train}, num_users=6, num_items=6)
+    users, items = folder.edges("train")
+    whole = DatasetFolder.chunks
+    for size in (1, 2, 5, 100):
+        monkeypatch.setattr(DatasetFolder, "chunks", lambda self, split, names, n=size: whole(self, split, names, n))
+        for world_size in WORLDS:
+            for rank in range(world_size):
+                rows = local_rows(folder, ["user", "item"], rank, world_size)
+                assert rows["user"].tolist() == users[rank::world_size].tolist()
+                assert rows["item"].tolist() == items[rank::world_size].tolist()
 
 
 def test_local_shards_are_disjoint_and_complete(tmp_path: Path) -> None:

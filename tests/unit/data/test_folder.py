@@ -208,6 +208,35 @@ def test_ids_out_of_range_are_refused(folder):
         opened.edges("test")
 
 
+def test_a_row_without_an_id_is_refused(folder):
+    replace_part(folder, pa.table({"user": pa.array([0, 1], pa.int32()), "item": pa.array([0, None], pa.int32())}))
+    with pytest.raises(DatasetError, match=r"interactions/test, row 1: item is null; prepare"):
+        DatasetFolder.open(str(folder)).edges("test")
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 100])
+def test_chunks_are_the_split_in_order(folder, rows):
+    opened = DatasetFolder.open(str(folder))
+    users, items = opened.edges("train")
+    found = list(opened.chunks("train", ["item", "user"], rows))
+    assert max(len(chunk["user"]) for chunk in found) <= rows
+    assert np.concatenate([chunk["user"] for chunk in found]).tolist() == users.tolist()
+    assert np.concatenate([chunk["item"] for chunk in found]).tolist() == items.tolist()
+    assert all(values.dtype == np.int32 for chunk in found for values in chunk.values())
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_more_rows_than_described_are_refused_before_they_are_handed_out(folder, rows):
+    """Whoever fills an array of the described size never gets more than that."""
+    ids = pa.array([0, 1, 2], pa.int32())
+    replace_part(folder, pa.table({"user": ids, "item": ids}))
+    handed = []
+    chunks = DatasetFolder.open(str(folder)).chunks("test", ["user", "item"], rows)
+    with pytest.raises(DatasetError, match=r"interactions/test: 3 rows, dataset\.json says 2"):
+        handed.extend(user for chunk in chunks for user in chunk["user"].tolist())
+    assert len(handed) <= 2
+
+
 def test_another_number_of_rows_is_refused(folder):
     replace_part(folder, pa.table({"user": pa.array([0], pa.int32()), "item": pa.array([0], pa.int32())}))
     with pytest.raises(DatasetError, match=r"interactions/test: 1 rows, dataset\.json says 2"):

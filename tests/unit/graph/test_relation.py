@@ -1,5 +1,9 @@
 """Building relations, their degrees, and looking edges up."""
 
+import os
+import subprocess
+import sys
+
 import networkx
 import numpy as np
 import pytest
@@ -9,7 +13,7 @@ from graph_oracles import adjacency, both_directions, random_edges, random_pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braidrec.graph.build import build_interactions
+from braidrec.graph.build import build_interactions, build_interactions_from
 from braidrec.graph.relation import bisect_rows, inverse_power
 
 NUM_USERS, NUM_ITEMS = 13, 9
@@ -39,6 +43,48 @@ def test_edges_are_those_given_in_both_directions_and_sorted() -> None:
     for node in range(relation.num_nodes):
         row = relation.indices[relation.indptr[node] : relation.indptr[node + 1]]
         assert (np.diff(row) > 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_interactions_that_arrive_piece_by_piece(size: int) -> None:
+    users, items = np.array(PAIRS, dtype=np.int32).T
+    pieces = [(users[at : at + size], items[at : at + size]) for at in range(0, len(PAIRS), size)]
+    wanted, found = built(PAIRS), build_interactions_from(iter(pieces), len(PAIRS), NUM_USERS, NUM_ITEMS)
+    np.testing.assert_array_equal(found.indptr, wanted.indptr)
+    np.testing.assert_array_equal(found.indices, wanted.indices)
+    for announced in (len(PAIRS) - 1, len(PAIRS) + 1):
+        with pytest.raises(ValueError, match=f"{len(PAIRS)} interactions arrived, {announced} were announced"):
+            build_interactions_from(iter(pieces), announced, NUM_USERS, NUM_ITEMS)
+
+
+_PEAK = """
+import numpy as np
+from braidrec.graph.build import build_interactions_from
+
+def peak_kib():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+USERS, ITEMS, ROWS, PIECE = 60_000, 40_000, 5_000_000, 250_000
+
+def pieces():
+    for piece in range(ROWS // PIECE):
+        random = np.random.default_rng(piece)
+        yield random.integers(0, USERS, PIECE, np.int32), random.integers(0, ITEMS, PIECE, np.int32)
+
+build_interactions_from(((np.zeros(9, np.int32),) * 2 for _ in range(1)), 9, USERS, ITEMS)
+before = peak_kib()
+build_interactions_from(pieces(), ROWS, USERS, ITEMS)
+print((peak_kib() - before) * 1024 / ROWS)
+"""
+
+
+@pytest.mark.slow
+def test_memory_at_the_peak() -> None:
+    """17 bytes an interaction are promised, of which the result is 8; some more for pieces and allocation."""
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run([sys.executable, "-c", _PEAK], env=environment, capture_output=True, text=True, check=True)
+    assert 8 < float(done.stdout) < 21
 
 
 def test_a_pair_repeated_256_times_is_one_edge() -> None:
