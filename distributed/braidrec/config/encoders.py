@@ -165,6 +165,7 @@ class GruTextConfig(_Trained):
     word_dim: Positive = Field(default=64, description="Numbers a word that the GRU reads.")
     max_words: Positive = Field(default=20_000, description="Most frequent words kept; all others are one.")
     max_tokens: Positive = Field(default=64, description="Words read of a text.")
+    train_batch: Positive = Field(default=32, description="Texts of one training step.")
     epochs: Positive = Field(default=5, description=PASSES)
     learning_rate: PositiveFloat = Field(default=2e-3, description="Of Adam.")
 
@@ -198,6 +199,7 @@ class RecurrentAudioConfig(_Trained):
     window_frames: Positive = Field(
         default=200, description="Frames the network reads at a time; windows are averaged."
     )
+    train_batch: Positive = Field(default=32, description="Windows of one training step.")
     epochs: Positive = Field(default=5, description=PASSES)
     learning_rate: PositiveFloat = Field(default=2e-3, description="Of Adam.")
     fit_items: Positive = Field(default=2_000, description="Items of the train split that it is fitted to, at most.")

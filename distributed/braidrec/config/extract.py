@@ -18,6 +18,12 @@ class DatasetSourceConfig(Strict):
     media: str | None = Field(default=None, description="Name of the media file; null: that of the modality.")
     text: tuple[str, ...] = Field(default=(), description="Instead: columns of `items.parquet`, joined to one text.")
 
+    @model_validator(mode="after")
+    def _one_medium(self) -> "DatasetSourceConfig":
+        if self.media is not None and self.text:
+            raise ValueError(f"media={self.media} and text={list(self.text)} given; name one of them")
+        return self
+
 
 class ManifestSourceConfig(Strict):
     """A table with an item's id and its medium: an address, bytes, or columns of text."""
@@ -38,6 +44,8 @@ class ManifestSourceConfig(Strict):
             raise ValueError(f"{given or 'nothing'} given; name exactly one of uri, bytes and text")
         if not self.paths:
             raise ValueError("paths is empty: name at least one file or folder")
+        if self.folder is not None and self.uri is None:
+            raise ValueError(f"folder={self.folder} is where the addresses in uri start, and none is given; remove it")
         return self
 
 
@@ -62,6 +70,9 @@ class LimitsConfig(Strict):
 
     max_bytes: Positive = Field(default=1 << 30, description="Bytes of a file.")
     max_pixels: Positive = Field(default=100_000_000, description="Pixels of an image, judged by its header.")
+    max_aspect: Annotated[float, Field(ge=1)] = Field(
+        default=100.0, description="Longer side of an image or video by its shorter one."
+    )
     min_side: Positive = Field(default=2, description="Pixels of an image's shorter side.")
     max_characters: Positive = Field(default=200_000, description="Characters of a text.")
     min_seconds: PositiveFloat = Field(default=0.05, description="Length of a sound or video.")
@@ -117,4 +128,6 @@ class ExtractConfig(Strict):
         unknown = sorted({*self.text.required, *self.text.prefixes} - set(self.source.text))
         if unknown:
             raise ValueError(f"text: {unknown[0]!r} is none of the columns in source.text ({list(self.source.text)})")
+        if not self.source.text and self.text != TextFieldsConfig():
+            raise ValueError("text says how columns are joined, and source.text names none; remove text")
         return self

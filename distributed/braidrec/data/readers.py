@@ -269,6 +269,8 @@ def _json_type(value: Any) -> Any:
         return pa.bool_()
     if isinstance(value, int):
         return pa.int64()
+    if isinstance(value, list):
+        return pa.list_(_json_type(next((element for element in value if element is not None), None)))
     return pa.float64() if isinstance(value, float) else pa.string()
 
 
@@ -284,7 +286,7 @@ def _unreadable(file: TableFile, error: Exception) -> DatasetError:
     text = str(error).splitlines()[0]
     mend = "the file is truncated or damaged: copy it again"
     if "changed from" in text:
-        mend = "write a field with one type in all records"
+        mend = "write a field with one type in all records (the first one tells which, so it must not be null there)"
     return DatasetError(f"{file.location.uri}: not readable as {file.format} ({text}); {mend}")
 
 

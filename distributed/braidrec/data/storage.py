@@ -59,6 +59,10 @@ class Location:
             path=f"{self.path.rpartition('/')[0]}/{name}",
         )
 
+    def parent(self) -> "Location":
+        """The folder that this file or folder is in."""
+        return Location(uri=self.uri.rpartition("/")[0], filesystem=self.filesystem, path=self.path.rpartition("/")[0])
+
     @property
     def is_local(self) -> bool:
         return isinstance(self.filesystem, pafs.LocalFileSystem)

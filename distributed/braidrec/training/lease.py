@@ -1,4 +1,4 @@
-"""The lease on a run's folder: only one process writes a run."""
+"""The lease on a folder: only one process writes a run."""
 
 import contextlib
 import fcntl
@@ -16,6 +16,7 @@ from braidrec.config.load import ConfigError
 from braidrec.data.storage import Location
 from braidrec.tracking.owner import Owner
 
+LEASE_FILES = ("lease.json", "lease.lock")
 HEARTBEAT_SECONDS = 5.0
 LEASE_SECONDS = 60.0
 SETTLE_SECONDS = 1.0
@@ -31,12 +32,14 @@ class Lease:
 
     Args:
         folder: the run's folder, which must exist.
+        what: what is written there, for the message.
     Raises:
         ConfigError: on entering, if another process holds it; the message names host and process.
     """
 
-    def __init__(self, folder: Location) -> None:
+    def __init__(self, folder: Location, what: str = "run") -> None:
         self._folder = folder
+        self._what = what
         self._file = folder.child("lease.json")
         self._token = secrets.token_hex(8)
         self._owner = Owner.of_this_process()
@@ -56,7 +59,7 @@ class Lease:
             time.sleep(SETTLE_SECONDS)
             held = self._read()
             if held is None or held["token"] != self._token:
-                raise ConfigError(f"run {self._folder.name!r} was taken by another process at the same moment")
+                raise ConfigError(f"{self._what} {self._folder.name!r} was taken by another process at the same moment")
         self._thread.start()
         return self
 
@@ -93,7 +96,9 @@ class Lease:
         if held is not None:
             age = time.time() - float(held["heartbeat"])
             who = f"process {held['owner']['pid']} on {held['owner']['host']} (heartbeat {age:.0f} s ago)"
-        return f"run {self._folder.name!r} is being written by {who}; wait for it, stop it, or use another name"
+        return (
+            f"{self._what} {self._folder.name!r} is being written by {who}; wait for it, stop it, or use another name"
+        )
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):

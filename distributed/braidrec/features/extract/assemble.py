@@ -1,8 +1,9 @@
 """Parts of an extraction → `features/<modality>/`, sorted by item, and `dataset.json` that says so."""
 
-import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from braidrec.config.base import ConfigError
 from braidrec.data.description import (
     DESCRIPTION_FILE,
     DatasetDescription,
@@ -27,9 +29,10 @@ from braidrec.errors import RunError
 from braidrec.features.extract.ledger import FINISHED, Ledger, ledger_name, work_name
 from braidrec.features.extract.manifest import NO_MEDIUM
 from braidrec.features.extract.provenance import METADATA_KEY
+from braidrec.training.lease import LEASE_FILES, Lease
 
 REJECTS_FILE, SHEET_FILE = "rejects.parquet", "sheet.html"
-REPORTS = (REJECTS_FILE, SHEET_FILE)
+SECONDS_TO_PUBLISH = 60.0
 PART_SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
 REJECTS_SCHEMA = pa.schema(
     [("item", pa.int32()), ("item_id", pa.string()), ("reason", pa.string()), ("error", pa.string())]
@@ -69,15 +72,6 @@ def home_of(folder: DatasetFolder, modality: str) -> Location:
     return folder.location.child(f"extracted/{modality}")
 
 
-def token_of(key: str, ledger: Ledger) -> str:
-    """Eight digits over the encoder's key, the items, the hashes of their media and why some were rejected."""
-    digest = hashlib.sha256(key.encode() + ledger.items.tobytes())
-    for name in ("source", "reason", "error"):
-        for value in ledger.table.column(name).to_pylist():
-            digest.update(b"-" if value is None else b"+" + (value if isinstance(value, bytes) else value.encode()))
-    return digest.hexdigest()[:8]
-
-
 def write_vectors(assembly: Assembly) -> tuple[dict[str, FileEntry], int]:
     """Write `features/<modality>/part-…-<token>.parquet`; give the files and the vectors' dim.
 
@@ -87,7 +81,7 @@ def write_vectors(assembly: Assembly) -> tuple[dict[str, FileEntry], int]:
         RunError: no item has a vector, or vectors of several sizes.
     """
     ledger = assembly.ledger
-    good = ledger.table.column("reason").is_null().to_numpy()
+    good = ledger.is_good
     if not good.any():
         raise RunError(f"no item has a vector of {assembly.modality}; the reasons are in {assembly.home.uri}")
     sources = assembly.sources()
@@ -99,7 +93,10 @@ def write_vectors(assembly: Assembly) -> tuple[dict[str, FileEntry], int]:
         _rows, folder=assembly.folder.location, present=share(present), part=share(ledger.part[good]),
         per_part=per_part, dim=dim,
     )  # fmt: skip
-    consume = partial(_write, assembly=_light(assembly), dim=dim)
+    consume = partial(
+        _write, folder=assembly.folder.location, modality=assembly.modality, token=assembly.token,
+        dtype=assembly.dtype, facts=dict(assembly.facts), dim=dim,
+    )  # fmt: skip
     num_parts = -(-len(present) // per_part)
     entries: dict[str, FileEntry] = {}
     for answer in shuffle_tasks(
@@ -144,12 +141,52 @@ def write_rejects(
 def publish(
     assembly: Assembly, files: Mapping[str, FileEntry], dim: int, provenance: Mapping[str, Any]
 ) -> DatasetDescription:
-    """Name the new files in `dataset.json`, as it is now, and delete those that it no longer names."""
+    """Name the new files in `dataset.json`, as it is now, and delete those that it no longer names.
+
+    Raises:
+        ConfigError: for a minute, other processes change the same `dataset.json`.
+    """
+    with _description_lease(assembly.folder.location):
+        before, changed = _describe(assembly, files, dim, provenance)
+    own = _own_folders(assembly.modality)
+    for path in before.files:
+        if path.startswith(own) and path not in files:
+            assembly.folder.location.child(path).remove()
+    kept = (REJECTS_FILE, *LEASE_FILES)  # the sheet shows what was there before
+    for name in assembly.home.files():
+        if f"extracted/{assembly.modality}/{name}" not in files and name not in kept:
+            assembly.home.child(name.partition("/")[0]).remove()
+    return changed
+
+
+@contextmanager
+def _description_lease(folder: Location) -> Iterator[None]:
+    """Extractions of several modalities may end at the same moment: they wait for each other."""
+    deadline = time.monotonic() + SECONDS_TO_PUBLISH
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(Lease(folder, f"{DESCRIPTION_FILE} of"))
+                break
+            except ConfigError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        yield
+
+
+def _own_folders(modality: str) -> tuple[str, str]:
+    return f"{features_folder('item', modality)}/", f"extracted/{modality}/"
+
+
+def _describe(
+    assembly: Assembly, files: Mapping[str, FileEntry], dim: int, provenance: Mapping[str, Any]
+) -> tuple[DatasetDescription, DatasetDescription]:
+    """Write `dataset.json`; how it was and how it is."""
     folder, modality = DatasetFolder.open(assembly.folder.path), assembly.modality
-    description = folder.description
-    own = (f"{features_folder('item', modality)}/", f"extracted/{modality}/")
+    description, own = folder.description, _own_folders(modality)
     others = {path: entry for path, entry in description.files.items() if not path.startswith(own)}
-    count = sum(1 for reason in assembly.ledger.table.column("reason").to_pylist() if reason is None)
+    count = int(assembly.ledger.is_good.sum())
     described = ModalityDescription(
         dim=dim,
         shape=(dim,),
@@ -165,22 +202,7 @@ def publish(
         }
     )
     folder.location.child(DESCRIPTION_FILE).write_bytes(changed.to_json().encode())
-    for path in description.files:
-        if path.startswith(own) and path not in files:
-            folder.location.child(path).remove()
-    for name in assembly.home.files():
-        if f"extracted/{modality}/{name}" not in files and name not in REPORTS:
-            assembly.home.child(name.partition("/")[0]).remove()
-    return changed
-
-
-def _light(assembly: Assembly) -> Assembly:
-    """Without the ledger, which every task would carry."""
-    empty = Ledger(table=assembly.ledger.table.slice(0, 0), part=np.zeros(0, np.int32), files=())
-    return Assembly(
-        folder=assembly.folder, modality=assembly.modality, ledger=empty, key=assembly.key, facts=assembly.facts,
-        dtype=assembly.dtype, token=assembly.token,
-    )  # fmt: skip
+    return description, changed
 
 
 def _dim(assembly: Assembly, sources: list[tuple[str, int]], number: int) -> int:
@@ -206,15 +228,17 @@ def _rows(
     )
 
 
-def _write(table: Any, *, assembly: Assembly, dim: int) -> Answer:
+def _write(
+    table: Any, *, folder: Location, modality: str, token: str, dtype: str, facts: Mapping[str, Any], dim: int
+) -> Answer:
     number = table.column("part")[0].as_py()
-    path = f"{features_folder('item', assembly.modality)}/part-{number:05d}-{assembly.token}.parquet"
+    path = f"{features_folder('item', modality)}/part-{number:05d}-{token}.parquet"
     items = table.column("item").to_numpy()
     # rows of one item can stand in two parts that two starts wrote at the same time: equal, so one is enough
     items, order = np.unique(items, return_index=True)
     flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = flat.reshape(-1, dim)[order].astype(assembly.dtype)
+    vectors = flat.reshape(-1, dim)[order].astype(dtype)
     result = vector_table(items, vectors)
-    facts = json.dumps(assembly.facts, sort_keys=True, ensure_ascii=False).encode()
-    entry = write_table(assembly.folder.location.child(path), result.replace_schema_metadata({METADATA_KEY: facts}))
+    told = json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()
+    entry = write_table(folder.child(path), result.replace_schema_metadata({METADATA_KEY: told}))
     return {"path": path, "bytes": entry.bytes, "sha256": entry.sha256}

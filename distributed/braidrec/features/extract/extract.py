@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,10 +17,10 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.data.stages import ray_session
 from braidrec.errors import RunError
 from braidrec.features.extract.assemble import (
+    SHEET_FILE,
     Assembly,
     home_of,
     publish,
-    token_of,
     write_ledger,
     write_rejects,
     write_vectors,
@@ -32,7 +33,9 @@ from braidrec.features.extract.manifest import Manifest, Plan, open_manifest, pl
 from braidrec.features.extract.pipeline import Work, encode_all, plan_reference
 from braidrec.features.extract.progress import ExtractionProgress
 from braidrec.features.extract.provenance import key_of, provenance, source_facts
-from braidrec.features.extract.quality import Quality, look_at
+from braidrec.features.extract.quality import Quality, Shown, look_at
+from braidrec.features.extract.sheet import token_on
+from braidrec.training.lease import Lease
 
 NOUNS = {"text": "texts", "image": "images", "audio": "sounds", "video": "videos"}
 
@@ -76,7 +79,7 @@ def extract(config: ExtractConfig, *, console: Console | None = None) -> Extract
     Args:
         console: where progress is told; None: standard output.
     Raises:
-        ConfigError: an encoder that cannot be had, or does not fit the media.
+        ConfigError: an encoder that cannot be had, or does not fit the media; another process extracts this modality.
         DatasetError: no data set, or a manifest that cannot be used.
         RunError: more broken media than `max_failed` allows, or an encoder that fails. What was done stays.
     """
@@ -90,7 +93,9 @@ def extract(config: ExtractConfig, *, console: Console | None = None) -> Extract
         )
     # Ray starts its workers at niceness 15, and whatever else runs on a machine takes the cores from the encoder.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    with ray_session():
+    home = home_of(folder, config.modality)
+    home.filesystem.create_dir(home.path, recursive=True)
+    with Lease(home, "the extraction of"), ray_session():
         return _Extraction(config, folder, encoder, manifest, console or Console()).run()
 
 
@@ -110,20 +115,26 @@ class _Extraction:
     def run(self) -> ExtractResult:
         plan = plan_rows(self.manifest, self.folder)
         work = Work(
-            manifest=self.manifest, limits=self.config.limits, encoder=self.encoder, places=plan_reference(plan),
+            # a copy: what the encoder learns is not for those who only prepare
+            manifest=self.manifest, limits=self.config.limits, encoder=copy(self.encoder), places=plan_reference(plan),
             current=None, output=self.home, generation=0, dtype=self.config.dtype,
         )  # fmt: skip
-        facts = provenance(self.config, self.encoder, None)
+        facts = provenance(self.config, self.encoder)
         if isinstance(self.encoder, FittedEncoder):
             with self.console.status("fitting the encoder to items of the train split"):
                 fitted_on = fit(self.encoder, work, plan, self.config, self.folder, self.home, facts)
             facts = {**facts, "fitted_on": fitted_on}
         key = key_of(facts)
         progress = self._encode(work, plan, key)
-        ledger = self._ledger(key).only(plan.wanted())
+        ledger = self._ledger(key).only(plan.wanted)
+        if len(ledger.items) < len(plan.wanted):
+            raise RunError(
+                f"{self.home.uri}: {len(plan.wanted) - len(ledger.items):,} of {len(plan.wanted):,} items that were "
+                "worked on are not in the parts; something removed them. Nothing was published: start again"
+            )
         assembly = Assembly(
             folder=self.folder, modality=self.config.modality, ledger=ledger, key=key, facts=facts,
-            dtype=self.config.dtype, token=token_of(key, ledger),
+            dtype=self.config.dtype, token=ledger.digest(key),
         )  # fmt: skip
         return self._finish(assembly, plan, progress)
 
@@ -139,13 +150,13 @@ class _Extraction:
 
         before = self._ledger(key)
         work = replace(
-            work, encoder=self.encoder, current=ray.put(before.current()), output=self.home.child(work_name(key)),
+            work, current=ray.put(before.current()), output=self.home.child(work_name(key)),
             generation=next_generation(before.files),
         )  # fmt: skip
-        total = len(plan.wanted())
+        total = len(plan.wanted)
         allowed = int(self.config.max_failed * total)
         with ExtractionProgress(total, NOUNS[self.encoder.medium], self.console) as progress:
-            for answer in encode_all(work, self.config):
+            for answer in encode_all(work, self.encoder, self.config):
                 progress.add(answer)
                 if progress.num_broken > allowed:
                     break
@@ -154,7 +165,7 @@ class _Extraction:
         return progress
 
     def _too_many(self, progress: ExtractionProgress, total: int, key: str, plan: Plan) -> RunError:
-        ledger = self._ledger(key).only(plan.wanted())
+        ledger = self._ledger(key).only(plan.wanted)
         write_rejects(self.folder, self.config.modality, ledger, plan.duplicates, np.zeros(0, np.int32))
         lines = "".join(f"\n  {count:>7,}  {reason}" for reason, count in ledger.failed().items())
         return RunError(
@@ -166,21 +177,21 @@ class _Extraction:
     def _finish(self, assembly: Assembly, plan: Plan, progress: ExtractionProgress) -> ExtractResult:
         published = self._published()
         files: dict[str, FileEntry] = {}
-        missing = np.setdiff1d(np.arange(self.folder.num_items, dtype=np.int32), plan.wanted()).astype(np.int32)
+        missing = np.setdiff1d(np.arange(self.folder.num_items, dtype=np.int32), plan.wanted).astype(np.int32)
         rejects = write_rejects(self.folder, assembly.modality, assembly.ledger, plan.duplicates, missing)
         unchanged = published.get("token") == assembly.token and published.get("key") == assembly.key
         if unchanged:
             described = self.folder.description
             dim = described.modalities[assembly.modality].dim
-            quality = None
+            self.home.child(work_name(assembly.key)).remove()  # what it says of rejects stands in the ledger
         else:
             vectors, dim = write_vectors(assembly)
             files = {**vectors, **write_ledger(assembly)}
             if isinstance(self.encoder, FittedEncoder):
                 name = state_name(assembly.key)
                 files[f"extracted/{assembly.modality}/{name}"] = self._entry(name)
-            described = publish(assembly, files, dim, self._provenance(assembly, progress, plan, rejects))
-            quality = self._quality()
+            described = publish(assembly, files, dim, self._provenance(assembly, plan, rejects))
+        quality = self._quality(assembly, plan)
         good = described.modalities[assembly.modality].num_vectors
         return ExtractResult(
             path=self.folder.path, modality=assembly.modality, num_items=self.folder.num_items, num_vectors=good,
@@ -189,10 +200,8 @@ class _Extraction:
             seconds=progress.seconds, home=self.home.uri, quality=quality,
         )  # fmt: skip
 
-    def _provenance(
-        self, assembly: Assembly, progress: ExtractionProgress, plan: Plan, rejects: Mapping[str, int]
-    ) -> dict[str, Any]:
-        good = int(sum(1 for reason in assembly.ledger.table.column("reason").to_pylist() if reason is None))
+    def _provenance(self, assembly: Assembly, plan: Plan, rejects: Mapping[str, int]) -> dict[str, Any]:
+        good = int(assembly.ledger.is_good.sum())
         return {
             **assembly.facts,
             "source": source_facts(self.config),
@@ -206,9 +215,11 @@ class _Extraction:
         location = self.home.child(name)
         return FileEntry(bytes=location.size(), sha256=location.sha256())
 
-    def _quality(self) -> Quality | None:
-        if not self.config.quality.enabled:
+    def _quality(self, assembly: Assembly, plan: Plan) -> Quality | None:
+        """Look, unless the sheet that is there shows these very features."""
+        if not self.config.quality.enabled or token_on(self.home.child(SHEET_FILE)) == assembly.token:
             return None
         with self.console.status("looking at the features"):
             folder = DatasetFolder.open(self.folder.path)
-            return look_at(folder, self.config.modality, self.config.quality, self.manifest)
+            shown = Shown(manifest=self.manifest, plan=plan, medium=self.encoder.medium, limits=self.config.limits)
+            return look_at(folder, self.config.modality, self.config.quality, shown, assembly.token)

@@ -15,9 +15,9 @@ from braidrec.config.base import ConfigError
 from braidrec.config.extract import ExtractConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
-from braidrec.features.extract.encoders.contract import FittedEncoder, Prepared, State
+from braidrec.features.extract.encoders.contract import FittedEncoder, State
 from braidrec.features.extract.manifest import Plan
-from braidrec.features.extract.pipeline import Work, load_some, plan_reference
+from braidrec.features.extract.pipeline import Work, hash_some, load_some, plan_reference
 from braidrec.features.extract.provenance import key_of
 
 
@@ -27,26 +27,29 @@ def fit(
 ) -> dict[str, Any]:  # fmt: skip
     """Let `encoder` learn from train items, or take what it learnt from the same ones before; say from which.
 
+    `items` counts the media that can be read, whether or not they turn out to be broken.
+
     Raises:
         ConfigError: no train item has a usable medium, or nothing can be learnt from them.
     """
     chosen = train_sample(folder, plan, encoder.fit_items, encoder.seed)
     mask = [np.where(np.isin(rows, chosen), rows, np.int32(-1)) for rows in plan.items]
     only = replace(plan, items=tuple(mask))
-    found = sorted(load_some(replace(work, places=plan_reference(only), current=None), config), key=lambda row: row[0])
-    if not found:
-        raise ConfigError(
-            f"encoder.kind={config.encoder.kind} learns from items of the train split, and none of {len(chosen)} has a "
-            "usable medium; look at source"
-        )
-    corpus_hash = _corpus_hash(found)
-    fitted_on = {"split": "train", "items": len(found), "sha256": corpus_hash}
+    work = replace(work, places=plan_reference(only), current=None)
+    # Media are decoded only where something is to be learnt from them.
+    hashes = sorted(hash_some(work, config))
+    fitted_on = {"split": "train", "items": len(hashes), "sha256": _corpus_hash(hashes)}
     wanted = key_of({**facts, "fitted_on": fitted_on})
     file = home.child(state_name(wanted))
     state = read_state(file)
     if state is None:
-        learnt = encoder.fit([medium for _, _, medium in found])
-        state = State(arrays=learnt.arrays, info=learnt.info)
+        found = sorted(load_some(work, config), key=lambda row: row[0])
+        if not found:
+            raise ConfigError(
+                f"encoder.kind={config.encoder.kind} learns from items of the train split, and none of {len(chosen)} "
+                "has a usable medium; look at source"
+            )
+        state = encoder.fit([medium for _, medium in found])
         write_state(file, state)
     encoder.use(state)
     return fitted_on
@@ -54,7 +57,7 @@ def fit(
 
 def train_sample(folder: DatasetFolder, plan: Plan, most: int, seed: int) -> NDArray[np.int32]:
     """Items with a medium that someone interacted with in the train split, at most `most` of them, ascending."""
-    train = np.intersect1d(np.unique(folder.edges("train")[1]), plan.wanted())
+    train = np.intersect1d(np.unique(folder.edges("train")[1]), plan.wanted)
     if len(train) > most:
         train = np.sort(np.random.default_rng(seed).choice(train, most, replace=False))
     return train.astype(np.int32)
@@ -81,8 +84,8 @@ def read_state(file: Location) -> State | None:
     return State(arrays=load_arrays(content), info=json.loads(header["__metadata__"]["info"]))
 
 
-def _corpus_hash(found: list[tuple[int, bytes, Prepared]]) -> str:
+def _corpus_hash(hashes: list[tuple[int, bytes]]) -> str:
     digest = hashlib.sha256()
-    for item, source, _ in found:
+    for item, source in hashes:
         digest.update(item.to_bytes(4, "little") + source)
     return digest.hexdigest()

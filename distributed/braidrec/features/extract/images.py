@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from braidrec.config.extract import LimitsConfig
 from braidrec.features.extract.media import MediaError, checked_size
 
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PSD", "DDS", "QOI")
+"""What a catalogue's pictures come in. Not all that Pillow knows: EPS runs Ghostscript on the file, others read as
+pictures what is none."""
 Image.MAX_IMAGE_PIXELS = None
 """The limit is ours: it is configured, checked on the header, and says which image it was."""
 
@@ -29,8 +33,8 @@ def decode_image(content: bytes | str, limits: LimitsConfig) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content))
-            _check_size(image, limits)
+            image = Image.open(io.BytesIO(content), formats=_formats())
+            checked_shape(*image.size, limits)
             image.seek(0)
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
@@ -42,12 +46,25 @@ def decode_image(content: bytes | str, limits: LimitsConfig) -> Image.Image:
         raise MediaError("corrupt image", f"{type(error).__name__}: {error}") from None
 
 
-def _check_size(image: Image.Image, limits: LimitsConfig) -> None:
-    width, height = image.size
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those that this Pillow was built with."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def checked_shape(width: int, height: int, limits: LimitsConfig) -> None:
+    """Refuse what is too large, too small or too long to be a picture.
+
+    Raises:
+        MediaError: it is.
+    """
     if width * height > limits.max_pixels:
         raise MediaError("too many pixels", f"{width} × {height} pixels; limits.max_pixels is {limits.max_pixels:,}")
     if min(width, height) < limits.min_side:
         raise MediaError("too small", f"{width} × {height} pixels; limits.min_side is {limits.min_side}")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise MediaError("too long", f"{width} × {height} pixels; limits.max_aspect is {limits.max_aspect:g}")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

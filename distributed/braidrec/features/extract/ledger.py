@@ -5,14 +5,18 @@ with the vectors beside it, in `extracted/<modality>/work-<key>/`. The key ident
 that a part made with other settings is never taken for a current one.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from braidrec.config.extract import LimitsConfig
 from braidrec.data.storage import Location, read_parquet
 
 HASH_BYTES = 16
@@ -20,6 +24,8 @@ LEDGER_SCHEMA = pa.schema(
     [("item", pa.int32()), ("source", pa.binary(HASH_BYTES)), ("reason", pa.string()), ("error", pa.string())]
 )
 LEDGER_COLUMNS = LEDGER_SCHEMA.names
+TRANSIENT = ("encoder failed", "unreadable")
+"""Reasons that say nothing about the medium alone: memory that ran out, a disk that did not answer. Tried again."""
 FINISHED = -1
 """In the place of a part's number: the item's vector is in `features/<modality>/`."""
 
@@ -30,6 +36,7 @@ class Ledger:
 
     Attributes:
         table: `LEDGER_SCHEMA`; `source` is null where the medium could not be read, `reason` where there is a vector.
+            Where the item was rejected, `source` is `hash_of_rejected`.
         part: `[rows]` which of `files` holds the item's row, or FINISHED.
         files: parts under way.
     """
@@ -53,13 +60,31 @@ class Ledger:
         counts = self.table.column("reason").drop_null().value_counts()
         return {row["values"].as_py(): row["counts"].as_py() for row in counts}
 
+    @property
+    def is_good(self) -> NDArray[np.bool_]:
+        """`[rows]` whether there is a vector."""
+        found: NDArray[np.bool_] = self.table.column("reason").is_null().to_numpy()
+        return found
+
     def current(self) -> "Current":
         """What need not be computed again. A medium that could not be read is tried anew."""
-        known = self.table.column("source").is_valid().to_numpy()
-        hashes = self.table.column("source").filter(pa.array(known)).to_pylist()
-        rejected = self.table.column("reason").is_valid().to_numpy()[known]
-        joined = np.frombuffer(b"".join(hashes), f"V{HASH_BYTES}")
-        return Current(items=self.items[known], hashes=joined, rejected=rejected)
+        reasons = self.table.column("reason")
+        tried_anew = pc.fill_null(pc.is_in(reasons, value_set=pa.array(TRANSIENT)), False).to_numpy()
+        known = self.table.column("source").is_valid().to_numpy() & ~tried_anew
+        hashes = self.table.column("source").filter(pa.array(known))
+        return Current(items=self.items[known], hashes=_fixed_size(hashes), rejected=~self.is_good[known])
+
+    def digest(self, key: str) -> str:
+        """Eight digits over a key, the items, the hashes of their media, and which were rejected why."""
+        digest = hashlib.sha256(key.encode() + self.items.tobytes())
+        for name in ("source", "reason", "error"):
+            column = self.table.column(name)
+            digest.update(column.is_null().to_numpy().tobytes())
+            if name == "source":
+                digest.update(_fixed_size(column.drop_null()).tobytes())
+            else:  # few: texts stand beside rejected items only
+                digest.update(json.dumps(column.drop_null().to_pylist()).encode())
+        return digest.hexdigest()[:8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +95,26 @@ class Current:
     hashes: NDArray[np.void]
     rejected: NDArray[np.bool_]
 
-    def status(self, item: int, source: bytes) -> str | None:
-        """ "kept" or "kept reject" if the medium has not changed, else None."""
+    def status(self, item: int, source: bytes, limits: LimitsConfig) -> str | None:
+        """ "kept" or "kept reject" if neither the medium nor what it was rejected by has changed, else None."""
         place = int(np.searchsorted(self.items, item))
-        if place == len(self.items) or self.items[place] != item or self.hashes[place].tobytes() != source:
+        if place == len(self.items) or self.items[place] != item:
             return None
-        return "kept reject" if self.rejected[place] else "kept"
+        rejected = bool(self.rejected[place])
+        if self.hashes[place].tobytes() != (hash_of_rejected(source, limits) if rejected else source):
+            return None
+        return "kept reject" if rejected else "kept"
+
+
+def hash_of(content: bytes | str) -> bytes:
+    """Of a medium."""
+    content = content.encode(errors="surrogatepass") if isinstance(content, str) else content
+    return hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
+
+
+def hash_of_rejected(source: bytes, limits: LimitsConfig) -> bytes:
+    """Over the medium's hash and the limits that it was judged by: other limits, another judgement."""
+    return hash_of(source + json.dumps(limits.to_plain(), sort_keys=True).encode())
 
 
 def read_ledger(home: Location, key: str, published: Mapping[str, Any]) -> Ledger:
@@ -100,6 +139,16 @@ def read_ledger(home: Location, key: str, published: Mapping[str, Any]) -> Ledge
     _, backwards = np.unique(items[::-1], return_index=True)
     rows = len(items) - 1 - backwards
     return Ledger(table=table.take(pa.array(rows)).combine_chunks(), part=part[rows], files=files)
+
+
+def _fixed_size(hashes: Any) -> NDArray[np.void]:
+    """A column of hashes, none of them null, as an array."""
+    joined = pa.concat_arrays(hashes.chunks) if hashes.num_chunks else pa.array([], pa.binary(HASH_BYTES))
+    if not len(joined):
+        return np.zeros(0, f"V{HASH_BYTES}")
+    buffer = joined.buffers()[1]
+    start = joined.offset
+    return np.frombuffer(buffer, f"V{HASH_BYTES}")[start : start + len(joined)]
 
 
 def ledger_name(token: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ Form = Literal["uri", "bytes", "text"]
 
 NO_MEDIUM = "no medium"
 """The manifest has no row of an item, or nothing in it. It says so, so nothing is broken."""
+NOT_UTF8 = "not UTF-8"
 BYTES_AT_ONCE = 64
 """Rows of a Parquet file with media inside that are read together."""
 
@@ -35,19 +37,23 @@ class Manifest:
     form: Form
     columns: tuple[str, ...]
     text: TextFieldsConfig
-    base: Location | None = None
-    """Where relative addresses start."""
+    bases: tuple[Location | None, ...] = ()
+    """By file: where its relative addresses start."""
 
-    def batches(self, number: int, size: int) -> Iterator[tuple[int, Any]]:
-        """Number of the first row, and a table of some rows of a file: its id column and `columns`."""
+    def batches(self, number: int, size: int, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Any]]:
+        """Number of the first row, and a table of some rows of a file: its id column and `columns`.
+
+        Args:
+            rows: ascending numbers of the rows that are wanted; stretches of a file without any may be left out.
+        """
         file = self.files[number]
-        wanted = list(dict.fromkeys([self.id_column, *self.columns]))
-        if file.format == "parquet" and self.form == "bytes":
-            yield from _parquet_batches(file, wanted, size=min(size, BYTES_AT_ONCE))
+        columns = list(dict.fromkeys([self.id_column, *self.columns]))
+        if file.format == "parquet":
+            yield from _parquet_batches(file, columns, min(size, BYTES_AT_ONCE) if self.form == "bytes" else size, rows)
             return
-        for rows in read_rows(file, wanted):
-            for start in range(0, rows.table.num_rows, size):
-                yield int(rows.numbers[start]), rows.table.slice(start, size)
+        for read in read_rows(file, columns):
+            for start in range(0, read.table.num_rows, size):
+                yield int(read.numbers[start]), read.table.slice(start, size)
 
     def values(self, table: Any) -> tuple[Any, Any]:
         """What is to be read of each row (large strings or large binary; null: nothing), and why not."""
@@ -55,18 +61,22 @@ class Manifest:
             value = table.column(self.columns[0]).cast(pa.large_binary())
             return value, _reasons(pc.is_null(value), NO_MEDIUM)
         if self.form == "uri":
-            value = pc.utf8_trim_whitespace(table.column(self.columns[0]).cast(pa.large_string()))
+            value, broken = _as_utf8(table.column(self.columns[0]))
+            value = pc.utf8_trim_whitespace(value)
             value = pc.if_else(pc.equal(value, ""), pa.scalar(None, pa.large_string()), value)
-            return value, _reasons(pc.is_null(value), NO_MEDIUM)
+            absent = _reasons(pc.is_null(value), NO_MEDIUM)
+            return value, pc.if_else(broken, pa.scalar(NOT_UTF8, pa.large_string()), absent)
         return self._joined(table)
 
     def _joined(self, table: Any) -> tuple[Any, Any]:
         nothing, empty = pa.scalar(None, pa.large_string()), pa.scalar("", pa.large_string())
-        separator = pa.scalar(self.text.separator, pa.large_string())
+        not_utf8, separator = (pa.scalar(text, pa.large_string()) for text in (NOT_UTF8, self.text.separator))
         joined = pa.array([""] * table.num_rows, pa.large_string())
         reasons = pa.nulls(table.num_rows, pa.large_string())
         for name in self.columns:
-            text = pc.fill_null(pc.utf8_trim_whitespace(_as_text(table.column(name))), "")
+            text, broken = _as_utf8(table.column(name))
+            reasons = pc.if_else(pc.and_(broken, pc.is_null(reasons)), not_utf8, reasons)
+            text = pc.fill_null(pc.utf8_trim_whitespace(text), "")
             blank = pc.equal(text, "")
             if name in self.text.required:
                 absent = pa.scalar(f"empty field {name}", pa.large_string())
@@ -94,10 +104,15 @@ class Plan:
     unknown: int
     """Rows of items that the data set does not have."""
 
+    @cached_property
     def wanted(self) -> NDArray[np.int32]:
         """All items that have a row, ascending."""
         found: NDArray[np.int32] = np.sort(np.concatenate([rows[rows >= 0] for rows in self.items]))
         return found
+
+    def rows_of(self, number: int, items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Numbers of the rows of a file that are about some items, ascending."""
+        return np.flatnonzero(np.isin(self.items[number], items)).astype(np.int64)
 
 
 def open_manifest(config: ExtractConfig, folder: DatasetFolder) -> Manifest:
@@ -115,12 +130,11 @@ def open_manifest(config: ExtractConfig, folder: DatasetFolder) -> Manifest:
     files = table_files(source.paths, source.format)
     for file in files:
         require_columns(file, [source.id_column, *columns])
-    base = None
-    if form == "uri":
-        base = Location.of(source.folder) if source.folder is not None else _folder_of(files[0].location)
+    folder_of_all = None if source.folder is None else Location.of(source.folder)
+    bases = tuple(folder_of_all or file.location.parent() for file in files)
     return Manifest(
         files=tuple(files), id_column=source.id_column, by_index=False, form=form, columns=columns, text=config.text,
-        base=base,
+        bases=bases,
     )  # fmt: skip
 
 
@@ -141,7 +155,7 @@ def plan_rows(manifest: Manifest, folder: DatasetFolder) -> Plan:
             column = rows.table.column(manifest.id_column)
             items = _items(column, ids, folder.num_items, file, rows.numbers)
             if example is None and (items < 0).any():
-                example = str(column[int(np.argmax(items < 0))].as_py())
+                example = _shown(column[int(np.argmax(items < 0))])
             unknown += int((items < 0).sum())
             first = np.zeros(len(items), np.bool_)
             first[np.unique(items, return_index=True)[1]] = True
@@ -184,7 +198,7 @@ def _own_manifest(source: DatasetSourceConfig, config: ExtractConfig, folder: Da
     column = media[name].column
     return Manifest(
         files=(file,), id_column="item", by_index=True, form=column, columns=(column,), text=config.text,
-        base=folder.location,
+        bases=(folder.location,),
     )  # fmt: skip
 
 
@@ -206,26 +220,75 @@ def _as_text(column: Any) -> Any:
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks)
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
+        column = _joined_lists(column)
     return column.cast(pa.large_string())
+
+
+def _as_utf8(column: Any) -> tuple[Any, Any]:
+    """The column as text, null where its bytes are none, and where that is."""
+    nowhere = pa.array(np.zeros(len(column), np.bool_))
+    try:
+        text = _as_text(column)
+        # a column that says it is text can hold anything all the same
+        return text.cast(pa.large_binary()).cast(pa.large_string()), nowhere
+    except pa.ArrowInvalid:
+        pass
+    text = column.cast(pa.large_binary()).to_pylist()  # a few rows, and only where one of them is broken
+    broken = [value is not None and not _is_utf8(value) for value in text]
+    good = [None if bad else value for bad, value in zip(broken, text, strict=True)]
+    return pa.array(good, pa.large_binary()).cast(pa.large_string()), pa.array(broken)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _joined_lists(column: Any) -> Any:
+    """Lists as texts with ", " between their elements; elements that are null are left out."""
+    elements, owners = pc.list_flatten(column), pc.list_parent_indices(column).to_numpy()
+    there = elements.is_valid()
+    counts = np.bincount(owners[there.to_numpy(zero_copy_only=False)], minlength=len(column))
+    offsets = pa.array(np.r_[0, np.cumsum(counts)].astype(np.int32))
+    texts = elements.filter(there).cast(pa.string())
+    lists = pa.ListArray.from_arrays(offsets, texts, mask=column.is_null())
+    return pc.binary_join(lists, ", ")
+
+
+def _shown(value: Any) -> str:
+    """A value of a column as text, whatever it holds."""
+    plain = value.cast(pa.binary()).as_py() if pa.types.is_string(value.type) else value.as_py()
+    return plain.decode("utf-8", "replace") if isinstance(plain, bytes) else str(plain)
+
+
+def told_by_manifest(reason: str) -> str:
+    """What the rejects table says of an item that the manifest itself has no medium for."""
+    if reason == NOT_UTF8:
+        return "the manifest's bytes are not UTF-8; convert them"
+    return "the manifest has nothing for this item" if reason == NO_MEDIUM else f"{reason} in the manifest"
 
 
 def _reasons(which: Any, reason: str) -> Any:
     return pc.if_else(which, pa.scalar(reason, pa.large_string()), pa.scalar(None, pa.large_string()))
 
 
-def _parquet_batches(file: TableFile, wanted: list[str], size: int) -> Iterator[tuple[int, Any]]:
-    first = 0
+def _parquet_batches(
+    file: TableFile, columns: list[str], size: int, rows: NDArray[np.int64] | None
+) -> Iterator[tuple[int, Any]]:
     try:
         with file.location.filesystem.open_input_file(file.location.path) as source:
-            for batch in pq.ParquetFile(source).iter_batches(batch_size=size, columns=wanted):
-                yield first, pa.Table.from_batches([batch])
-                first += batch.num_rows
+            parquet = pq.ParquetFile(source)
+            first = 0
+            for group in range(parquet.num_row_groups):
+                end = first + parquet.metadata.row_group(group).num_rows
+                if rows is not None and np.searchsorted(rows, first) == np.searchsorted(rows, end):
+                    first = end
+                    continue
+                for batch in parquet.iter_batches(batch_size=size, row_groups=[group], columns=columns):
+                    yield first, pa.Table.from_batches([batch])
+                    first += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{file.location.uri}: not readable as Parquet ({error}); copy it again") from None
-
-
-def _folder_of(location: Location) -> Location:
-    return Location(
-        uri=location.uri.rpartition("/")[0], filesystem=location.filesystem, path=location.path.rpartition("/")[0]
-    )

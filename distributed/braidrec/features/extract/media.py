@@ -1,6 +1,7 @@
 """Reading media, and what can be wrong with them."""
 
 from functools import lru_cache
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -21,9 +22,9 @@ def read_medium(uri: str, base: Location | None, max_bytes: int) -> bytes:
     """The content of a file.
 
     Args:
-        uri: absolute path, URI, or path below `base`.
+        uri: absolute path, URI, or path that starts at `base` (and may lead out of it by `..`).
     Raises:
-        MediaError: missing, a folder, not readable, empty, or longer than `max_bytes`.
+        MediaError: missing, no file, not readable, empty, or longer than `max_bytes`.
     """
     filesystem, path = _place(uri, base)
     try:
@@ -32,10 +33,12 @@ def read_medium(uri: str, base: Location | None, max_bytes: int) -> bytes:
             raise MediaError("missing file", f"{path}: no such file")
         if info.type == pafs.FileType.Directory:
             raise MediaError("unreadable", f"{path}: is a folder")
+        if info.type != pafs.FileType.File:  # a device or a pipe, which may never end
+            raise MediaError("unreadable", f"{path}: is no file")
         if info.size is not None and info.size > max_bytes:
             raise MediaError("too large", f"{path}: {info.size:,} bytes; limits.max_bytes is {max_bytes:,}")
         with filesystem.open_input_stream(path, compression=None) as stream:
-            content = bytes(stream.read())
+            content = bytes(stream.read(max_bytes + 1))  # a file may grow
     except (pa.ArrowException, OSError) as error:
         raise MediaError("unreadable", f"{path}: {str(error).splitlines()[0]}") from None
     return checked_size(content, max_bytes)
@@ -62,6 +65,7 @@ def _place(uri: str, base: Location | None) -> tuple[pafs.FileSystem, str]:
             root = _root(f"{scheme}://{bucket}{slash}")
         except DatasetError as error:
             raise MediaError("unreadable", str(error)) from None
+        path = unquote(path) if scheme == "file" else path
         return root.filesystem, f"{root.path}/{path}" if root.path else f"{'/' if root.is_local else ''}{path}"
     if uri.startswith("/") or base is None:
         return _local(), uri

@@ -4,12 +4,11 @@ Nothing but counts comes back to the driver. How much decoded media waits for th
 does not grow with the number of items.
 """
 
-import hashlib
 import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,8 @@ from braidrec.data.writer import write_table
 from braidrec.errors import RunError
 from braidrec.features.extract.columns import MEDIA_FIELDS, STATE_SCHEMA, media_columns, media_of, vector_column
 from braidrec.features.extract.encoders.contract import Encoder, Prepared
-from braidrec.features.extract.ledger import HASH_BYTES, Current
-from braidrec.features.extract.manifest import Manifest, Plan
+from braidrec.features.extract.ledger import HASH_BYTES, Current, hash_of, hash_of_rejected
+from braidrec.features.extract.manifest import NO_MEDIUM, Manifest, Plan, told_by_manifest
 from braidrec.features.extract.media import MediaError, checked_size, read_medium
 
 ROWS_READ = 1024
@@ -46,6 +45,7 @@ class Work:
     manifest: Manifest
     limits: LimitsConfig
     encoder: Encoder
+    """For preparing: without what it learnt, which only actors need."""
     places: Any
     """Reference to `Plan.items`."""
     current: Any
@@ -53,6 +53,8 @@ class Work:
     output: Location
     generation: int
     dtype: str
+    prepares: bool = True
+    """Whether media are decoded, or only read and hashed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +67,12 @@ class Answer:
     kept_failed: int
     """Of the rejected, those that an earlier start had rejected."""
 
-    @property
-    def rows(self) -> int:
-        return self.encoded + self.kept + sum(self.failed.values())
 
-
-def encode_all(work: Work, config: ExtractConfig) -> Iterator[Answer]:
+def encode_all(work: Work, encoder: Encoder, config: ExtractConfig) -> Iterator[Answer]:
     """Encode whatever is not done; one answer a part, as they come.
 
+    Args:
+        encoder: with what it learnt, for the actors.
     Raises:
         DatasetError: a manifest that cannot be read.
         RunError: an encoder that cannot be loaded or run.
@@ -86,7 +86,12 @@ def encode_all(work: Work, config: ExtractConfig) -> Iterator[Answer]:
     threads = workers.threads or max(1, (os.cpu_count() or 1) // workers.num)
     dataset = _loaded(work).map_batches(
         EncodingActor,
-        fn_constructor_kwargs={"work": [ray.put(work)], "use_gpu": bool(gpus), "threads": threads},
+        fn_constructor_kwargs={
+            "encoder": [ray.put(encoder)],
+            "dtype": work.dtype,
+            "use_gpu": bool(gpus),
+            "threads": threads,
+        },
         batch_size=work.encoder.batch * CALLS_OF_BATCHES[medium],
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=workers.num),
@@ -101,13 +106,19 @@ def encode_all(work: Work, config: ExtractConfig) -> Iterator[Answer]:
             yield Answer(**{**row, "failed": json.loads(row["failed"])})
 
 
-def load_some(work: Work, config: ExtractConfig) -> Iterator[tuple[int, bytes, Prepared]]:
-    """Item, hash and prepared medium of the work's items, in no particular order; rejected ones are left out."""
+def load_some(work: Work, config: ExtractConfig) -> Iterator[tuple[int, Prepared]]:
+    """Item and prepared medium of the work's items, in no particular order; rejected ones are left out."""
     for batch in _run(_loaded(work), config.memory_mb):
         good = batch.filter(pc.is_null(batch.column("status")))
-        pairs = zip(good.column("item").to_pylist(), good.column("source").to_pylist(), media_of(good), strict=True)
-        for item, source, prepared in pairs:
-            yield item, source, np.array(prepared) if isinstance(prepared, np.ndarray) else prepared
+        for item, prepared in zip(good.column("item").to_pylist(), media_of(good), strict=True):
+            yield item, np.array(prepared) if isinstance(prepared, np.ndarray) else prepared
+
+
+def hash_some(work: Work, config: ExtractConfig) -> Iterator[tuple[int, bytes]]:
+    """Item and hash of all media of the work that can be read, in no particular order."""
+    for batch in _run(_loaded(replace(work, prepares=False)), config.memory_mb):
+        good = batch.filter(pc.is_valid(batch.column("source")))
+        yield from zip(good.column("item").to_pylist(), good.column("source").to_pylist(), strict=True)
 
 
 def _loaded(work: Work) -> Any:
@@ -181,7 +192,8 @@ class _ReadRows:
         for first, table in self.work.manifest.batches(number, ROWS_READ):
             items = places[first : first + table.num_rows]
             value, reason = self.work.manifest.values(table)
-            rows = pa.table({"item": pa.array(items), "value": value, "reason": reason})
+            origin = pa.array(np.full(len(items), number, np.int32))
+            rows = pa.table({"item": pa.array(items), "file": origin, "value": value, "reason": reason})
             yield rows.filter(pa.array(items >= 0))
 
 
@@ -205,45 +217,43 @@ class _Load:
         ]
         return pa.table({**dict(zip(STATE_SCHEMA.names, state, strict=True)), **media_columns(prepared)})
 
-    def _rows(self, table: Any) -> Iterator[tuple[int, Any, str | None]]:
-        columns = (table.column(name).to_pylist() for name in ("item", "value", "reason"))
+    def _rows(self, table: Any) -> Iterator[tuple[int, int, Any, str | None]]:
+        columns = (table.column(name).to_pylist() for name in ("item", "file", "value", "reason"))
         return zip(*columns, strict=True)
 
     def _one(
-        self, item: int, value: bytes | str | None, reason: str | None, current: Current | None
+        self, item: int, file: int, value: bytes | str | None, reason: str | None, current: Current | None
     ) -> tuple[bytes | None, str | None, str | None, Prepared | None]:
         """Hash, status, error and prepared medium of one row."""
         if reason is not None or value is None:
-            return None, reason, "the manifest has nothing for this item", None
+            return None, reason, told_by_manifest(reason or NO_MEDIUM), None
         source: bytes | None = None
         try:
-            content = self._content(value)
-            source = _hash(content)
-            status = None if current is None else current.status(item, source)
-            return source, status, None, self.work.encoder.prepare(content) if status is None else None
+            content = self._content(file, value)
+            source = hash_of(content)
+            status = None if current is None else current.status(item, source, self.work.limits)
+            wanted = status is None and self.work.prepares
+            return source, status, None, self.work.encoder.prepare(content) if wanted else None
         except MediaError as refused:
             return source, refused.reason, str(refused), None
         except Exception as failure:  # decoders raise anything on damaged files
             return source, "unreadable", f"{type(failure).__name__}: {failure}", None
 
-    def _content(self, value: bytes | str) -> bytes | str:
+    def _content(self, file: int, value: bytes | str) -> bytes | str:
         if self.work.manifest.form == "uri":
-            return read_medium(str(value), self.work.manifest.base, self.work.limits.max_bytes)
+            return read_medium(str(value), self.work.manifest.bases[file], self.work.limits.max_bytes)
         return checked_size(value, self.work.limits.max_bytes) if isinstance(value, bytes) else value
-
-
-def _hash(content: bytes | str) -> bytes:
-    return hashlib.blake2b(content.encode() if isinstance(content, str) else content, digest_size=HASH_BYTES).digest()
 
 
 class EncodingActor:
     """Holds the encoder and turns prepared media into vectors."""
 
-    def __init__(self, work: list[Any], use_gpu: bool, threads: int) -> None:
+    def __init__(self, encoder: list[Any], dtype: str, use_gpu: bool, threads: int) -> None:
         import ray
         import torch
 
-        self.work: Work = ray.get(work[0])
+        self.encoder: Encoder = ray.get(encoder[0])
+        self.dtype = dtype
         self.device = torch.device("cuda" if use_gpu else "cpu")
         self.loaded = False
         torch.set_num_threads(threads)
@@ -254,7 +264,7 @@ class EncodingActor:
         statuses, errors = (table.column(name).to_pylist() for name in ("status", "error"))
         if len(rows):
             if not self.loaded:  # a second run, for which nothing is left, loads nothing
-                self.work.encoder.load(self.device)
+                self.encoder.load(self.device)
                 self.loaded = True
             found = self._encode(media_of(table.select([name for name, _ in MEDIA_FIELDS]).take(pa.array(rows))))
             for row, (vector, reason, error) in zip(rows, found, strict=True):
@@ -271,7 +281,7 @@ class EncodingActor:
 
     def _encode(self, media: Sequence[Prepared]) -> list[tuple[Any, str | None, str | None]]:
         try:
-            vectors = self.work.encoder.encode(media)
+            vectors = self.encoder.encode(media)
         except Exception as error:  # libraries raise anything; one bad item must not take its neighbours along
             if len(media) == 1:
                 return [(None, "encoder failed", f"{type(error).__name__}: {str(error)[:200]}")]
@@ -280,9 +290,9 @@ class EncodingActor:
 
     def _checked(self, vector: Any) -> tuple[Any, str | None, str | None]:
         with np.errstate(over="ignore"):
-            stored = vector.astype(self.work.dtype).astype(np.float32)
+            stored = vector.astype(self.dtype).astype(np.float32)
         if not np.isfinite(stored).all():
-            return None, "not finite", f"the encoder gave NaN or infinity as {self.work.dtype}"
+            return None, "not finite", f"the encoder gave NaN or infinity as {self.dtype}"
         if not stored.any():
             return None, "empty vector", "the encoder knows nothing in this item (a vector of zeros)"
         return stored, None, None
@@ -298,7 +308,7 @@ class _WritePart:
         status = table.column("status")
         kept = pc.fill_null(pc.starts_with(status, "kept"), False)
         kept_failed = int(pc.sum(pc.fill_null(pc.equal(status, "kept reject"), False)).as_py() or 0)
-        new = table.filter(pc.invert(kept))
+        new = self._marked(table.filter(pc.invert(kept)))
         if new.num_rows:
             name = f"{self.work.generation:05d}-{secrets.token_hex(8)}.parquet"
             write_table(
@@ -316,6 +326,18 @@ class _WritePart:
             "kept_failed": [kept_failed],
         }
         return pa.table(answer)
+
+    def _marked(self, table: Any) -> Any:
+        """With the hashes of what was rejected as the ledger keeps them."""
+        rejected = pc.and_(table.column("status").is_valid(), table.column("source").is_valid())
+        if not pc.any(rejected).as_py():
+            return table
+        marked = [
+            hash_of_rejected(source, self.work.limits) if is_rejected else source
+            for source, is_rejected in zip(table.column("source").to_pylist(), rejected.to_pylist(), strict=True)
+        ]
+        place = table.column_names.index("source")
+        return table.set_column(place, "source", pa.array(marked, pa.binary(HASH_BYTES)))
 
 
 def plan_reference(plan: Plan) -> Any:

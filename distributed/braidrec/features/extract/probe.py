@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from braidrec.data.description import Split
 from braidrec.data.folder import DatasetFolder
+from braidrec.data.pairs import pairs_of
+from braidrec.evaluation.full_ranking import rank
+from braidrec.evaluation.held_out import UserItems
+from braidrec.evaluation.ranker import VectorRanker
 
 AT = 20
 MAX_USERS = 2_000
@@ -49,46 +56,36 @@ def content_probe(
     Returns:
         None where no user has both train and held-out items among `items`.
     """
-    split = "valid" if folder.num_rows("valid") else "test"
+    split: Split = "valid" if folder.num_rows("valid") else "test"
     place = np.full(folder.num_items, -1, np.int64)
     place[items] = np.arange(len(items))
-    train, held = (_pairs(folder, name, place) for name in ("train", split))
-    users = np.intersect1d(train[0], held[0])
-    if not len(users) or len(items) <= AT:
-        return None
+    train, held = (pairs_of(folder, [name]) for name in ("train", split))
+    users = np.intersect1d(train.users, held.users)
     random = np.random.default_rng(seed)
     if len(users) > MAX_USERS:
         users = np.sort(random.choice(users, MAX_USERS, replace=False))
+    seen = _among(train, users, place, len(items))
+    wanted = _among(held, users, place, len(items)).without(seen)
+    judged = np.intersect1d(seen.users, wanted.users)
+    if not len(judged) or len(items) <= AT:
+        return None
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    recall = _recall(unit, users, train, held)
-    shuffled = np.mean([_recall(unit[random.permutation(len(unit))], users, train, held) for _ in range(SHUFFLES)])
-    return Probe(recall=recall, shuffled=float(shuffled), users=len(users), split=split)
+    recall = _recall(unit, judged, seen, wanted)
+    dealt = [_recall(unit[random.permutation(len(unit))], judged, seen, wanted) for _ in range(SHUFFLES)]
+    return Probe(recall=recall, shuffled=float(np.mean(dealt)), users=len(judged), split=split)
 
 
-def _pairs(folder: DatasetFolder, split: str, place: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Users and places of items with a vector, by user."""
-    users, items = folder.edges("train" if split == "train" else "valid" if split == "valid" else "test")
-    places = place[items]
-    users, places = users[places >= 0], places[places >= 0]
-    order = np.argsort(users, kind="stable")
-    return users[order], places[order]
+def _among(pairs: UserItems, users: NDArray[np.int64], place: NDArray[np.int64], num_items: int) -> UserItems:
+    """The pairs of some users with items that have a vector, both counted anew from 0."""
+    rows, items = pairs.rows(users)
+    there = place[items] >= 0
+    return UserItems.from_edges(rows[there], place[items[there]], num_users=len(users), num_items=num_items)
 
 
-def _recall(
-    unit: NDArray[np.float32],
-    users: NDArray[np.int32],
-    train: tuple[NDArray[np.int32], NDArray[np.int64]],
-    held: tuple[NDArray[np.int32], NDArray[np.int64]],
-) -> float:
+def _recall(unit: NDArray[np.float32], users: NDArray[np.int64], seen: UserItems, wanted: UserItems) -> float:
     """Mean over users of the share of their held-out items among the first 20."""
-    recalls = []
-    for user in users:  # a bounded sample
-        own, wanted = (places[slice(*np.searchsorted(ids, [user, user + 1]))] for ids, places in (train, held))
-        wanted = np.setdiff1d(wanted, own)
-        if not len(wanted):
-            continue
-        scores = unit @ unit[own].mean(0)
-        scores[own] = -np.inf
-        top = np.argpartition(-scores, AT)[:AT]
-        recalls.append(np.isin(wanted, top).mean())
-    return float(np.mean(recalls)) if recalls else 0.0
+    shares = np.repeat(1 / np.maximum(seen.counts, 1), seen.counts).astype(np.float32)
+    means = csr_array((shares, seen.items, seen.indptr), shape=(seen.num_users, len(unit))) @ unit
+    ranker = VectorRanker(torch.from_numpy(means), torch.from_numpy(unit))
+    best = rank(ranker, users, mask=seen, k_max=AT).items
+    return float((wanted.contains(users, best).sum(1) / wanted.counts[users]).mean())

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 from braidrec.config.extract import DatasetSourceConfig, ExtractConfig
@@ -12,18 +11,21 @@ from braidrec.features.extract.encoders.contract import Encoder
 FORMAT = 1
 METADATA_KEY = b"braidrec.provenance"
 _WITHOUT_EFFECT = ("kind", "batch", "weights")
-"""Of an encoder's settings; of the weights the hash counts, not where they lie."""
+"""Of an encoder's settings: how many items are encoded together; of the weights the hash counts, not where they lie."""
+_LIMITS_WITH_EFFECT = {"audio": ("max_seconds",), "video": ("max_seconds",)}
+"""By medium: limits that decide a vector. All others only decide whether there is one (`ledger.hash_of_rejected`)."""
 
 
-def provenance(config: ExtractConfig, encoder: Encoder, fitted_on: Mapping[str, Any] | None) -> dict[str, Any]:
-    """All that decides the vectors beside the media themselves. It holds no path, no time and no machine."""
+def provenance(config: ExtractConfig, encoder: Encoder) -> dict[str, Any]:
+    """All that decides the vectors beside the media themselves and what the encoder was fitted on. It holds no path, no
+    time and no machine."""
     return {
         "kind": "extracted",
         "encoder": config.encoder.kind,
         "medium": encoder.medium,
         "settings": _settings(config.encoder.to_plain()),
         **encoder.facts(),
-        "fitted_on": None if fitted_on is None else dict(fitted_on),
+        "fitted_on": None,
         "libraries": encoder.versions(),
         "limits": config.limits.to_plain(),
         "dtype": config.dtype,
@@ -32,8 +34,17 @@ def provenance(config: ExtractConfig, encoder: Encoder, fitted_on: Mapping[str, 
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """The identity of an encoder with its settings: items are current that were encoded under the same."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    """The identity of an encoder with its settings: items are current that were encoded under the same.
+
+    The name of the weights does not count beside their hash. What an encoder is fitted on depends on all limits.
+    """
+    counted = dict(facts)
+    if counted.get("weights") is not None:
+        counted["weights"] = counted["weights"]["sha256"]
+    if counted["fitted_on"] is None:
+        names = _LIMITS_WITH_EFFECT.get(counted["medium"], ())
+        counted["limits"] = {name: counted["limits"][name] for name in names}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def source_facts(config: ExtractConfig) -> dict[str, Any]:
@@ -46,10 +57,6 @@ def source_facts(config: ExtractConfig) -> dict[str, Any]:
     plain["paths"] = [path.rstrip("/").rpartition("/")[2] for path in source.paths]
     plain["folder"] = None if source.folder is None else source.folder.rstrip("/").rpartition("/")[2]
     return {**plain, "fields": config.text.to_plain()}
-
-
-def braidrec_version() -> str:
-    return version("braidrec")
 
 
 def _settings(plain: Mapping[str, Any]) -> dict[str, Any]:

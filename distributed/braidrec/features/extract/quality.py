@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
 from braidrec.config.extract import LimitsConfig, QualityConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.features.extract.assemble import SHEET_FILE, home_of
-from braidrec.features.extract.manifest import Manifest
+from braidrec.features.extract.encoders.contract import Medium
+from braidrec.features.extract.manifest import Manifest, Plan
 from braidrec.features.extract.media import MediaError, read_medium
 from braidrec.features.extract.probe import Probe, content_probe
 from braidrec.features.extract.sheet import Card, render
-from braidrec.graph.knn import content_neighbours
+from braidrec.features.extract.texts import checked_text
 
 THUMBNAIL = 112
 ROWS_AT_ONCE = 1 << 14
@@ -55,8 +57,22 @@ class Quality:
             )
 
 
-def look_at(folder: DatasetFolder, modality: str, config: QualityConfig, manifest: Manifest) -> Quality:
-    """Measure, and write `extracted/<modality>/sheet.html`."""
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a person is shown of the items: the media that the features were made from."""
+
+    manifest: Manifest
+    plan: Plan
+    medium: Medium
+    limits: LimitsConfig
+
+
+def look_at(folder: DatasetFolder, modality: str, config: QualityConfig, shown: Shown, token: str) -> Quality:
+    """Measure, and write `extracted/<modality>/sheet.html`.
+
+    Args:
+        token: of the features, for the sheet to say which ones it shows.
+    """
     items, vectors = _sample(folder, modality, config.max_items)
     lengths = np.linalg.norm(vectors, axis=1)
     norms = (float(lengths.min()), float(np.median(lengths)), float(lengths.max()))
@@ -66,7 +82,7 @@ def look_at(folder: DatasetFolder, modality: str, config: QualityConfig, manifes
     sheet = home_of(folder, modality).child(SHEET_FILE)
     quality = Quality(norms=norms, same=int(twins.sum()), compared=len(items), probe=probe, sheet=sheet.uri)
     chosen, near, cosine = _examples(vectors, config)
-    cards = _cards(folder, manifest, items, np.concatenate([chosen, near.reshape(-1)]))
+    cards = _cards(folder, shown, np.unique(items[np.concatenate([chosen, near.reshape(-1)])]))
     rows = [
         (
             cards[int(items[place])],
@@ -75,7 +91,7 @@ def look_at(folder: DatasetFolder, modality: str, config: QualityConfig, manifes
         for place, *found in zip(chosen, near, cosine, strict=True)
     ]
     coverage = {name: entry.coverage for name, entry in folder.description.modalities.items()}
-    sheet.write_bytes(render(modality, coverage, list(quality.lines()), lengths, rows).encode())
+    sheet.write_bytes(render(modality, token, coverage, list(quality.lines()), lengths, rows).encode())
     return quality
 
 
@@ -93,40 +109,48 @@ def _examples(vectors: NDArray[np.float32], config: QualityConfig) -> tuple[Any,
     chosen = np.sort(np.random.default_rng(1).choice(len(vectors), count, replace=False))
     if k < 1:
         return chosen, np.zeros((count, 0), np.int64), np.zeros((count, 0))
-    found = content_neighbours(vectors, np.ones(len(vectors), np.bool_), k, device=torch.device("cpu"), method="auto")
-    return chosen, np.maximum(found.indices[chosen], 0), found.similarity[chosen]
+    unit = torch.from_numpy(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+    cosine = unit[chosen] @ unit.T
+    cosine[torch.arange(count), torch.from_numpy(chosen)] = -torch.inf
+    best = cosine.topk(k, dim=1)
+    return chosen, best.indices.numpy(), best.values.numpy()
 
 
-def _cards(folder: DatasetFolder, manifest: Manifest, items: NDArray[np.int32], places: Any) -> dict[int, Card]:
+def _cards(folder: DatasetFolder, shown: Shown, wanted: NDArray[np.int32]) -> dict[int, Card]:
     """What a person is shown of each item: its id, and its picture or text."""
-    wanted = np.unique(items[places])
-    ids = dict(zip(wanted.tolist(), folder.item_ids().take(wanted).to_pylist(), strict=True))
-    lookup = {identity: item for item, identity in ids.items()}
-    cards = {item: Card(title=identity) for item, identity in ids.items()}
-    for number in range(len(manifest.files)):
-        for _, table in manifest.batches(number, ROWS_AT_ONCE):
-            own = table.column(manifest.id_column).to_pylist()
-            if not any((identity in ids) if manifest.by_index else (str(identity) in lookup) for identity in own):
+    titles = folder.item_ids().take(pa.array(wanted)).to_pylist()
+    cards = {item: Card(title=title) for item, title in zip(wanted.tolist(), titles, strict=True)}
+    for number in range(len(shown.manifest.files)):
+        rows = shown.plan.rows_of(number, wanted)
+        for first, table in shown.manifest.batches(number, ROWS_AT_ONCE, rows):
+            own = rows[(rows >= first) & (rows < first + table.num_rows)]
+            if not len(own):
                 continue
-            for identity, value in zip(own, manifest.values(table)[0].to_pylist(), strict=True):
-                item = identity if manifest.by_index else lookup.get(str(identity))
-                if item in cards and value is not None and cards[item].is_bare:
-                    cards[item] = _card(cards[item].title, value, manifest)
+            values, _ = shown.manifest.values(table.take(pa.array(own - first)))
+            for row, value in zip(own, values.to_pylist(), strict=True):
+                item = int(shown.plan.items[number][row])
+                if value is not None:
+                    cards[item] = _card(cards[item].title, value, shown, number)
     return cards
 
 
-def _card(title: str, value: bytes | str, manifest: Manifest) -> Card:
-    if manifest.form == "text":
+def _card(title: str, value: bytes | str, shown: Shown, number: int) -> Card:
+    if shown.manifest.form == "text":
         return Card(title=title, text=str(value))
+    name = Card(title=title, text=value.rpartition("/")[2] if isinstance(value, str) else "")
+    if shown.medium in ("audio", "video"):  # which a sheet of paper cannot show
+        return name
     try:
-        limits = LimitsConfig()
-        content = value if isinstance(value, bytes) else read_medium(value, manifest.base, limits.max_bytes)
+        limits, base = shown.limits, shown.manifest.bases[number] if shown.manifest.bases else None
+        content = value if isinstance(value, bytes) else read_medium(value, base, limits.max_bytes)
+        if shown.medium == "text":
+            return Card(title=title, text=checked_text(content, limits))
         from braidrec.features.extract.images import decode_image
 
-        image = decode_image(content, limits)
+        image = decode_image(content, shown.limits)
         image.thumbnail((THUMBNAIL, THUMBNAIL))
         stream = io.BytesIO()
         image.save(stream, "JPEG", quality=80)
         return Card(title=title, image=base64.b64encode(stream.getvalue()).decode())
-    except (MediaError, ImportError):  # a sound or a video, which a sheet of paper cannot show
-        return Card(title=title, text=value.rpartition("/")[2] if isinstance(value, str) else "")
+    except MediaError:  # it was there, and is not any more
+        return name

@@ -1,5 +1,6 @@
 """The sheet as HTML: one file that needs nothing beside it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -7,7 +8,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from braidrec.data.storage import Location
+
 LONGEST_TEXT = 220
+_TOKEN = re.compile(rb'<meta name="features" content="([^"]*)">')
 BARS = 24
 
 _STYLE = """
@@ -30,13 +34,16 @@ class Card:
     image: str = ""
     """A JPEG in base64."""
 
-    @property
-    def is_bare(self) -> bool:
-        return not self.text and not self.image
+
+def token_on(sheet: Location) -> str | None:
+    """Which features a sheet shows; None: there is no sheet."""
+    found = _TOKEN.search(sheet.read_bytes()[:1000]) if sheet.is_file() else None
+    return None if found is None else found[1].decode()
 
 
 def render(
     modality: str,
+    token: str,
     coverage: Mapping[str, float],
     findings: Sequence[tuple[str, str]],
     lengths: NDArray[np.float32],
@@ -45,6 +52,7 @@ def render(
     """The whole document. Everything from the data is escaped.
 
     Args:
+        token: of the features that it shows.
         coverage: share of the items with a vector, by modality.
         findings: name and sentence.
         lengths: of all vectors.
@@ -58,7 +66,8 @@ def render(
         for card, others in rows
     )  # fmt: skip
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(modality)}</title><style>{_STYLE}</style>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="features" content="{escape(token)}">'
+        f"<title>{escape(modality)}</title><style>{_STYLE}</style>"
         f"<h1>Features: {escape(modality)}</h1><table>{told}</table><h2>Coverage</h2><table>{shares}</table>"
         f"<h2>Lengths of the vectors</h2>{_histogram(lengths)}<h2>Nearest items by cosine</h2>"
         f"<p>Left the item, right those whose vectors are most like its own. Do they belong together?</p>{neighbours}\n"

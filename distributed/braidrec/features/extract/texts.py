@@ -2,8 +2,6 @@
 
 import re
 
-import pyarrow as pa
-
 from braidrec.config.extract import LimitsConfig
 from braidrec.features.extract.media import MediaError
 
@@ -38,7 +36,3 @@ def words_of(text: str) -> list[str]:
     Scripts without spaces come out as one word a run of letters: use a tokenising model for them.
     """
     return _WORD.findall(text.casefold())
-
-
-def text_array(values: list[str | None]) -> pa.Array:
-    return pa.array(values, pa.large_string())

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,20 +97,45 @@ def _from_hub(name: str) -> Weights:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     try:
-        try:
-            folder = snapshot_download(name, allow_patterns=list(HUB_PATTERNS), local_files_only=True)
-        except (OSError, ValueError):
-            folder = snapshot_download(name, allow_patterns=list(HUB_PATTERNS))
+        path = _cached(name)
+        if path is None:
+            path = Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS)))
     except Exception as error:  # the hub's client raises what its many transports raise
         raise ConfigError(
             f"encoder.weights={name}: neither a path here, nor in the hub's cache {HF_HUB_CACHE}, nor to be downloaded "
             f"({type(error).__name__}: {str(error).splitlines()[0][:160]}). Without a network: download the repository "
             f"on another machine and give its folder, --set encoder.weights=/path/to/{name.rpartition('/')[2]}"
         ) from None
-    path = Path(folder)
     if not list(path.rglob("*.safetensors")):
         raise ConfigError(f"encoder.weights={name}: the repository has no .safetensors; pickled weights are not read")
     return Weights(name=name, path=path, sha256=folder_hash(path))
+
+
+def _cached(name: str) -> Path | None:
+    """What the hub's cache holds of a repository, if that is all that a model needs: a download may have been killed,
+    or have been of other files."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(HUB_PATTERNS), local_files_only=True))
+    except (OSError, ValueError):
+        return None
+    return folder if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a model's settings are there, its weights, and all parts that an index or a list of modules names."""
+    if not any((folder / name).is_file() for name in ("config.json", "modules.json")):
+        return False
+    wanted: list[Path] = []
+    for index in folder.rglob("*.safetensors.index.json"):
+        wanted += [index.parent / part for part in set(json.loads(index.read_bytes())["weight_map"].values())]
+    if (folder / "modules.json").is_file():
+        modules = json.loads((folder / "modules.json").read_bytes())
+        # the first is the network; a normalisation has no settings, and so no folder in a repository
+        named = [one["path"] for one in modules if not one["type"].endswith("Normalize")]
+        wanted += [folder / path / "config.json" for path in named]
+    return any(folder.rglob("*.safetensors")) and all(file.is_file() for file in wanted)
 
 
 def torchvision_weights(name: str) -> Weights:
@@ -128,15 +155,22 @@ def torchvision_weights(name: str) -> Weights:
             "ResNet50_Weights.IMAGENET1K_V2"
         ) from None
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    digest = re.search(r"-([a-f0-9]{8,})\.", file.name)
     if not file.is_file():
         try:
-            torch.hub.download_url_to_file(url, str(_made(file)), progress=False)
-        except OSError as error:
+            torch.hub.download_url_to_file(url, str(_made(file)), digest and digest[1], progress=False)
+        except (OSError, RuntimeError) as error:  # RuntimeError: not the hash that the name promises
             raise ConfigError(
                 f"encoder.weights=torchvision:{name}: not in {file.parent} and not to be downloaded ({error}). Without "
                 f"a network: put {url} there, or anywhere, and --set encoder.weights=/path/to/{file.name}"
             ) from None
-    return Weights(name=f"torchvision:{name}", path=file, sha256=file_hash(file))
+    found = file_hash(file)
+    if digest is not None and not found.startswith(digest[1]):
+        raise ConfigError(
+            f"encoder.weights=torchvision:{name}: {file} has SHA-256 {found[:12]}…, its name promises {digest[1]}…; "
+            "it is damaged: delete it"
+        )
+    return Weights(name=f"torchvision:{name}", path=file, sha256=found)
 
 
 def _made(file: Path) -> Path:

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from braidrec.config.extract import ExtractConfig, TextFieldsConfig
+from braidrec.config.extract import ExtractConfig, LimitsConfig, TextFieldsConfig
 from braidrec.config.load import ConfigError, validate
 from braidrec.data.description import ProtocolDescription
 from braidrec.data.errors import DatasetError
@@ -12,8 +13,18 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.data.writer import DatasetWriter, write_table
 from braidrec.features.extract.columns import media_columns, media_of, vector_column
-from braidrec.features.extract.ledger import LEDGER_SCHEMA, ledger_name, next_generation, read_ledger, work_name
+from braidrec.features.extract.ledger import (
+    LEDGER_SCHEMA,
+    Ledger,
+    hash_of_rejected,
+    ledger_name,
+    next_generation,
+    read_ledger,
+    work_name,
+)
 from braidrec.features.extract.manifest import Manifest, open_manifest, plan_rows
+
+LIMITS = LimitsConfig()
 
 
 @pytest.fixture
@@ -27,7 +38,7 @@ def folder(tmp_path):
     return DatasetFolder.open(str(tmp_path / "set"))
 
 
-def configured(folder, **source):
+def configured(folder, /, **source):
     plain = {"data": folder.path, "modality": "m", "encoder": {"kind": "tfidf"}, "source": source}
     return validate(ExtractConfig, plain, "test")
 
@@ -77,7 +88,7 @@ def test_rows_are_joined_by_id_and_the_first_row_of_an_item_counts(folder, tmp_p
     assert plan.unknown == 1
     assert [item for item, _ in plan.duplicates] == [2, 0]
     assert plan.duplicates[0][1].endswith("a.csv, line 5")
-    assert plan.wanted().tolist() == [0, 2, 3]
+    assert plan.wanted.tolist() == [0, 2, 3]
 
 
 def test_whole_numbers_as_ids_meet_the_ids_of_the_log(folder, tmp_path):
@@ -110,6 +121,67 @@ def test_manifests_that_cannot_be_used_are_refused(folder, tmp_path):
         )  # fmt: skip
 
 
+def test_relative_addresses_start_beside_their_own_manifest(folder, tmp_path):
+    for name, item in (("one", "1"), ("two", "x")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "m.csv").write_text(f"item_id,file\n{item},a.png\n")
+    paths = [str(tmp_path / name / "m.csv") for name in ("one", "two")]
+    source = {"kind": "manifest", "paths": paths, "uri": "file"}
+    bases = open_manifest(configured(folder, **source), folder).bases
+    assert [base.path for base in bases] == [str(tmp_path / "one"), str(tmp_path / "two")]
+    bases = open_manifest(configured(folder, **source, folder=str(tmp_path)), folder).bases
+    assert [base.path for base in bases] == [str(tmp_path)] * 2
+
+
+def joined(table, fields):
+    manifest = Manifest(files=(), id_column="id", by_index=False, form="text", columns=fields, text=TextFieldsConfig())
+    return list(zip(*(column.to_pylist() for column in manifest.values(table)), strict=True))
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.string())])
+def test_a_list_loses_its_nulls_and_nothing_else(kind):
+    lists = pa.array([["x"], ["a", None, "b"], None, [], [None], ["c"]], kind)
+    for start in (0, 1):
+        found = joined(pa.table({"tags": lists}).slice(start), ("tags",))
+        nothing = (None, "empty text")
+        assert found == [("x", None), ("a, b", None), nothing, nothing, nothing, ("c", None)][start:]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.large_string()])
+def test_bytes_that_are_not_utf8_reject_their_own_row(kind):
+    raw = pa.array([b"good", b"caf\xe9", None, "\u0437\u0432\u0443\u043a".encode()], pa.binary())
+    column = raw if kind == pa.binary() else pa.Array.from_buffers(pa.string(), 4, raw.buffers()).cast(kind)
+    table = pa.table({"text": column, "brand": pa.array(["p", "q", "r", "s"])})
+    expected = [("good\np", None), (None, "not UTF-8"), ("r", None), ("\u0437\u0432\u0443\u043a\ns", None)]
+    assert joined(table, ("text", "brand")) == expected
+    addresses = Manifest(
+        files=(), id_column="id", by_index=False, form="uri", columns=("text",), text=TextFieldsConfig()
+    )
+    found = [column.to_pylist() for column in addresses.values(table)]
+    assert found[0] == ["good", None, None, "\u0437\u0432\u0443\u043a"]
+    assert found[1] == [None, "not UTF-8", "no medium", None]
+
+
+def test_lists_in_json_lines_are_joined(folder, tmp_path):
+    lines = ['{"item_id": "1", "tags": ["a", "b"]}', '{"item_id": "x", "tags": []}', '{"item_id": "2", "tags": null}']
+    (tmp_path / "m.jsonl").write_text("\n".join(lines) + "\n")
+    source = {"kind": "manifest", "paths": [str(tmp_path / "m.jsonl")], "text": ["tags"]}
+    manifest = open_manifest(configured(folder, **source), folder)
+    ((_, table),) = manifest.batches(0, 10)
+    assert manifest.values(table)[0].to_pylist() == ["a, b", None, None]
+
+
+def test_only_stretches_of_a_file_with_wanted_rows_are_read(folder, tmp_path):
+    table = pa.table({"item_id": [str(row) for row in range(40)], "content": [b"x"] * 40})
+    pq.write_table(table, tmp_path / "m.parquet", row_group_size=10)
+    source = {"kind": "manifest", "paths": [str(tmp_path / "m.parquet")], "bytes": "content"}
+    manifest = open_manifest(configured(folder, **source), folder)
+    batches = list(manifest.batches(0, 5, np.array([12, 31])))
+    assert [(first, table.num_rows) for first, table in batches] == [(10, 5), (15, 5), (30, 5), (35, 5)]
+    assert batches[2][1].column("item_id").to_pylist() == ["30", "31", "32", "33", "34"]
+    assert sum(table.num_rows for _, table in manifest.batches(0, 7)) == 40
+
+
 def rows(items, sources, reasons):
     return pa.table([items, sources, reasons, [None] * len(items)], schema=LEDGER_SCHEMA)
 
@@ -117,23 +189,57 @@ def rows(items, sources, reasons):
 def test_the_latest_part_of_an_item_counts_and_other_keys_do_not(tmp_path):
     home, key = Location.of(tmp_path), "k" * 64
     hashes = [bytes([number]) * 15 + b"\0" for number in range(5)]
+    rejected = hash_of_rejected(hashes[4], LIMITS)
     write_table(home.child(ledger_name("t")), rows([0, 1, 2], hashes[:3], [None, "too small", None]))
     write_table(
         home.child(f"{work_name(key)}/00001-b.parquet"), rows([1, 3], [hashes[3], None], [None, "missing file"])
     )
-    write_table(home.child(f"{work_name(key)}/00002-a.parquet"), rows([1], [hashes[4]], ["corrupt image"]))
+    write_table(home.child(f"{work_name(key)}/00002-a.parquet"), rows([1], [rejected], ["corrupt image"]))
     ledger = read_ledger(home, key, {"key": key, "token": "t"})
     assert ledger.items.tolist() == [0, 1, 2, 3]
     assert ledger.part.tolist() == [-1, 1, -1, 0]
     assert ledger.failed() == {"corrupt image": 1, "missing file": 1}
     assert next_generation(ledger.files) == 3
     current = ledger.current()
-    assert current.status(0, hashes[0]) == "kept"
-    assert current.status(0, hashes[0][:15] + b"\1") is None
-    assert current.status(1, hashes[4]) == "kept reject"
-    assert current.status(3, hashes[3]) is None, "what could not be read is tried anew"
-    assert current.status(9, hashes[0]) is None
+    assert current.status(0, hashes[0], LIMITS) == "kept"
+    assert current.status(0, hashes[0][:15] + b"\1", LIMITS) is None
+    assert current.status(1, hashes[4], LIMITS) == "kept reject"
+    assert current.status(1, hashes[4], LimitsConfig(min_side=9)) is None, "other limits, another judgement"
+    assert current.status(0, hashes[0], LimitsConfig(min_side=9)) == "kept"
+    assert current.status(3, hashes[3], LIMITS) is None, "what could not be read is tried anew"
+    assert current.status(9, hashes[0], LIMITS) is None
     assert read_ledger(home, "z" * 64, {"key": key, "token": "t"}).items.tolist() == []
+
+
+@pytest.mark.parametrize("reason", ["encoder failed", "unreadable"])
+def test_a_failure_that_may_pass_is_tried_again(tmp_path, reason):
+    """Memory that ran out, a disk that did not answer: the medium itself may be whole."""
+    home, key, source = Location.of(tmp_path), "k" * 64, b"s" * 16
+    sources = [hash_of_rejected(source, LIMITS), hash_of_rejected(source, LIMITS), source]
+    table = rows([0, 1, 2], sources, [reason, "corrupt image", None])
+    write_table(home.child(f"{work_name(key)}/00001-a.parquet"), table)
+    current = read_ledger(home, key, {}).current()
+    assert [current.status(item, source, LIMITS) for item in range(3)] == [None, "kept reject", "kept"]
+
+
+def test_the_digest_of_a_ledger_knows_every_change():
+    hashes = [bytes([number]) * 16 for number in range(3)]
+    part = np.zeros(3, np.int32)
+
+    def digest(items, sources, reasons, key="k"):
+        table = rows(items, sources, reasons)
+        return Ledger(table=table, part=part, files=()).digest(key)
+
+    base = ([0, 1, 2], [hashes[0], None, hashes[2]], [None, "missing file", None])
+    others = [
+        ([0, 1, 3], *base[1:]), (base[0], [None, hashes[0], hashes[2]], base[2]),
+        (base[0], base[1], [None, None, "missing file"]), (*base[:2], [None, "unreadable", None]),
+        (base[0], [hashes[1], None, hashes[2]], base[2]),
+    ]  # fmt: skip
+    assert len({digest(*one) for one in [base, *others]} | {digest(*base, key="z")}) == 7
+    assert digest(*base) == digest(*base)
+    sliced = rows([9, *base[0]], [hashes[0], *base[1]], [None, *base[2]]).slice(1)
+    assert Ledger(table=sliced, part=part, files=()).digest("k") == digest(*base)
 
 
 def test_media_and_vectors_come_out_of_their_columns_as_they_went_in():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from braidrec.config.base import ConfigError
 from braidrec.config.encoders import RecurrentAudioConfig
 from braidrec.config.extract import LimitsConfig
 from braidrec.features.extract.encoders.contract import FittedEncoder, Prepared, State, Vectors
@@ -80,12 +81,18 @@ class RecurrentAudioEncoder(FittedEncoder):
 
     def fit(self, corpus: Sequence[Prepared]) -> State:
         windows = [window for sound in corpus for window in self._windows(np.asarray(sound)) if len(window) > 1]
+        if not windows:
+            raise ConfigError(
+                f"encoder.kind=recurrent_audio: none of {len(corpus)} sounds of train items has a window of two frames "
+                f"or more; raise encoder.window_frames={self.config.window_frames} or lower encoder.mel.hop_ms="
+                f"{self.config.mel.hop_ms:g}"
+            )
         every = np.concatenate(windows)
         mean, std = every.mean(0), np.maximum(every.std(0), 1e-3)
         with seeded(self.seed):
             network = self._network()
             optimizer = torch.optim.Adam(network.parameters(), self.config.learning_rate)
-            for rows in minibatches(len(windows), self.batch, self.config.epochs, self.seed):
+            for rows in minibatches(len(windows), self.config.train_batch, self.config.epochs, self.seed):
                 frames, lengths = _padded([(windows[row] - mean) / std for row in rows])
                 loss = network.loss(frames, lengths)
                 optimizer.zero_grad()

@@ -99,31 +99,57 @@ LAYERS: dict[str, dict[str, str]] = {
 """By the beginning of a network's name: the usual names of layers → nodes after the activation; "" is the default."""
 
 
-def build_network(model: str) -> nn.Module:
+def build_network(model: str, side: int) -> nn.Module:
     """A network with whatever values torch draws.
 
+    Args:
+        side: pixels of a side of its images, which decides how many places a vision transformer knows.
     Raises:
         ConfigError: no network of this name.
     """
     if model in EXTRA:
         return EXTRA[model]()
-    if model not in torchvision.models.list_models(module=torchvision.models):
-        known = [name for name in torchvision.models.list_models(module=torchvision.models) if name[:3] == model[:3]]
-        raise ConfigError(f"encoder.model={model}: torchvision has no such classifier; near it: {known or 'none'}")
-    options: dict[str, Any] = {"init_weights": True} if model == "inception_v3" else {}
+    _check_name(model)
+    options: dict[str, Any] = {"init_weights": True} if model in ("inception_v3", "googlenet") else {}
+    if model.startswith("vit_"):
+        options["image_size"] = side
     network: nn.Module = torchvision.models.get_model(model, weights=None, **options)
     return network
 
 
-def pixels_of(model: str) -> Pixels:
-    """What the published weights were made for."""
+def pixels_of(model: str, published: str | None = None) -> Pixels:
+    """What weights of torchvision were made for.
+
+    Args:
+        published: name of the weights; None: the network's newest.
+    Raises:
+        ConfigError: no network of this name.
+    """
     if model in EXTRA_PIXELS:
         return EXTRA_PIXELS[model]
-    transforms = torchvision.models.get_model_weights(model).DEFAULT.transforms()
+    _check_name(model)
+    models = torchvision.models
+    weights = models.get_model_weights(model).DEFAULT if published is None else models.get_weight(published)
+    transforms = weights.transforms()
     return Pixels(
         resize=int(transforms.resize_size[0]), crop=int(transforms.crop_size[0]), mean=tuple(transforms.mean),
         std=tuple(transforms.std), interpolation=transforms.interpolation.value,
     )  # fmt: skip
+
+
+def _check_name(model: str) -> None:
+    known = torchvision.models.list_models(module=torchvision.models)
+    if model not in known:
+        near = [name for name in known if name[:3] == model[:3]]
+        raise ConfigError(f"encoder.model={model}: torchvision has no such classifier; near it: {near or 'none'}")
+
+
+def with_published_input(network: nn.Module) -> nn.Module:
+    """Inception-v3 and GoogLeNet as their published weights want them: they were trained on values from −1 to 1, and
+    the networks themselves bring ImageNet's mean and deviation to that, if they are told to."""
+    if hasattr(network, "transform_input"):
+        setattr(network, "transform_input", True)  # noqa: B010 - a plain attribute, which nn.Module declares otherwise
+    return network
 
 
 def cut(network: nn.Module, model: str, layer: str | None) -> nn.Module:
@@ -173,7 +199,8 @@ def averaged(maps: Tensor) -> Tensor:
 
 
 def fixed_values(network: nn.Module, seed: int) -> None:
-    """Parameters drawn anew, so that they depend on the seed alone and the variance survives every layer."""
+    """Matrices and kernels drawn anew, so that the variance survives every layer. What has one dimension stays as the
+    network was built with it: build it where torch's chance is seeded."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

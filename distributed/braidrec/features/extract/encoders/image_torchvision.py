@@ -20,10 +20,14 @@ from braidrec.features.extract.encoders.image_networks import (
     cut,
     fixed_values,
     pixels_of,
+    with_published_input,
 )
+from braidrec.features.extract.encoders.training import seeded
 from braidrec.features.extract.images import decode_image
 from braidrec.features.extract.weights import Weights, state_dict, torchvision_weights, weights_file
 
+PUBLISHED = "torchvision:"
+"""Before the names of torchvision's own weights."""
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -38,16 +42,16 @@ class TorchvisionEncoder(Encoder):
         self.limits = limits
         self.batch = config.batch
         self.weights = _find(config.weights)
-        with torch.device("meta"):  # a name or layer that does not exist is refused before any work
-            network = build_network(config.model)
-        if config.model not in EXTRA and config.layer is not None:
-            cut(network, config.model, config.layer)
         given = {name: value for name, value in config.preprocessing.to_plain().items() if value is not None}
-        self.pixels = replace(pixels_of(config.model), **given)
+        self.pixels = replace(pixels_of(config.model, _published(config.weights)), **given)
         if self.pixels.crop > self.pixels.resize:
             raise ConfigError(
                 f"encoder.preprocessing: crop={self.pixels.crop} is larger than resize={self.pixels.resize}; set both"
             )
+        with torch.device("meta"):  # a layer that does not exist is refused before any work
+            network = build_network(config.model, self.pixels.crop)
+        if config.model not in EXTRA and config.layer is not None:
+            cut(network, config.model, config.layer)
         self.network: nn.Module | None = None
         self.device = torch.device("cpu")
 
@@ -66,18 +70,28 @@ class TorchvisionEncoder(Encoder):
         pixels = self.pixels
         scale = pixels.resize / min(image.size)
         size = tuple(max(pixels.crop, round(side * scale)) for side in image.size)
-        image = image.resize((size[0], size[1]), _RESAMPLING[pixels.interpolation])
-        left, top = ((side - pixels.crop) // 2 for side in size)
-        square = image.crop((left, top, left + pixels.crop, top + pixels.crop))
+        # Only what is kept is made: a strip of 50,000 × 2 pixels, enlarged whole, would fill the memory.
+        starts = [(side - pixels.crop) // 2 for side in size]
+        steps = [own / side for own, side in zip(image.size, size, strict=True)]
+        corners = [start * step for start, step in zip(starts, steps, strict=True)]
+        ends = [
+            min(own, (start + pixels.crop) * step) for own, start, step in zip(image.size, starts, steps, strict=True)
+        ]
+        square = image.resize(
+            (pixels.crop, pixels.crop),
+            _RESAMPLING[pixels.interpolation],
+            box=(corners[0], corners[1], ends[0], ends[1]),
+        )
         return np.ascontiguousarray(np.asarray(square, np.uint8).transpose(2, 0, 1))
 
     def load(self, device: torch.device) -> None:
-        network = build_network(self.config.model)
+        with seeded(self.config.seed):
+            network = build_network(self.config.model, self.pixels.crop)
         if self.weights is None:
             fixed_values(network, self.config.seed)
         else:
             try:
-                network.load_state_dict(state_dict(self.weights.path))
+                with_published_input(network).load_state_dict(state_dict(self.weights.path))
             except RuntimeError as error:
                 raise ConfigError(
                     f"encoder.weights={self.weights.name}: they do not fit {self.config.model}: "
@@ -103,5 +117,10 @@ class TorchvisionEncoder(Encoder):
 def _find(name: str | None) -> Weights | None:
     if name is None:
         return None
-    prefix = "torchvision:"
-    return torchvision_weights(name.removeprefix(prefix)) if name.startswith(prefix) else weights_file(name)
+    published = _published(name)
+    return weights_file(name) if published is None else torchvision_weights(published)
+
+
+def _published(name: str | None) -> str | None:
+    """The name by which torchvision knows the weights."""
+    return None if name is None or not name.startswith(PUBLISHED) else name.removeprefix(PUBLISHED)

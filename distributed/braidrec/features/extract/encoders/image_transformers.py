@@ -22,13 +22,15 @@ class TransformersImageEncoder(Encoder):
     libraries = ("transformers", "torch", "pillow")
 
     def __init__(self, config: TransformersImageConfig, limits: LimitsConfig) -> None:
-        import transformers  # noqa: F401 - a missing library is said before any work
+        from transformers import AutoImageProcessor
 
         self.config = config
         self.limits = limits
         self.batch = config.batch
         self.weights = model_folder(config.weights)
-        self.processor: Any = None
+        self.processor: Any = AutoImageProcessor.from_pretrained(
+            str(self.weights.path), local_files_only=True, trust_remote_code=False
+        )
         self.model: Any = None
         self.device = torch.device("cpu")
 
@@ -40,10 +42,6 @@ class TransformersImageEncoder(Encoder):
 
     def pixels_from(self, image: Image.Image) -> Prepared:
         """`[3, height, width]` float32, as the model wants it."""
-        if self.processor is None:
-            from transformers import AutoImageProcessor
-
-            self.processor = AutoImageProcessor.from_pretrained(str(self.weights.path), local_files_only=True)
         pixels: Prepared = np.asarray(self.processor(images=image, return_tensors="np")["pixel_values"][0], np.float32)
         return pixels
 

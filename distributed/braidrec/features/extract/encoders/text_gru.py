@@ -85,7 +85,7 @@ class GruTextEncoder(FittedEncoder):
         with seeded(self.seed):
             network = self._network(len(words))
             optimizer = torch.optim.Adam(network.parameters(), self.config.learning_rate)
-            for rows in minibatches(len(numbers), self.batch, self.config.epochs, self.seed):
+            for rows in minibatches(len(numbers), self.config.train_batch, self.config.epochs, self.seed):
                 tokens, lengths = _padded([numbers[row] for row in rows])
                 loss = network.loss(tokens, lengths)
                 optimizer.zero_grad()

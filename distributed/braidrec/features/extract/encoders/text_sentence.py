@@ -44,7 +44,9 @@ class SentenceEncoder(Encoder):
     def load(self, device: torch.device) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self.model = SentenceTransformer(str(self.weights.path), device=str(device), local_files_only=True)
+        self.model = SentenceTransformer(
+            str(self.weights.path), device=str(device), local_files_only=True, trust_remote_code=False
+        )
         if self.config.max_tokens is not None:
             self.model.max_seq_length = self.config.max_tokens
 

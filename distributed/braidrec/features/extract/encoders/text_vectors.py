@@ -1,6 +1,7 @@
 """Texts as averages of word vectors, learnt from the items' own texts or read from a file."""
 
 import gzip
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -44,9 +45,9 @@ class _AveragedWords(FittedEncoder):
     def prepare(self, raw: bytes | str) -> Prepared:
         return checked_text(raw, self.limits)
 
+    @abstractmethod
     def word_vectors(self, corpus: Sequence[list[str]]) -> tuple[list[str], NDArray[np.float32]]:
         """Words and their vectors `[words, dim]`."""
-        raise NotImplementedError
 
     def fit(self, corpus: Sequence[Prepared]) -> State:
         texts = [words_of(str(text)) for text in corpus]

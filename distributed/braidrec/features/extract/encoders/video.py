@@ -13,6 +13,7 @@ from braidrec.config.extract import LimitsConfig
 from braidrec.features.extract.encoders.contract import Encoder, Prepared, Vectors
 from braidrec.features.extract.encoders.image_torchvision import TorchvisionEncoder
 from braidrec.features.extract.encoders.image_transformers import TransformersImageEncoder
+from braidrec.features.extract.images import checked_shape
 from braidrec.features.extract.media import MediaError, checked_size
 
 
@@ -65,14 +66,17 @@ class VideoEncoder(Encoder):
     def _chosen(self, container: Any) -> list[Image.Image]:
         """The frames at the wanted moments. All are decoded in turn, since seeking finds key frames only."""
         stream = container.streams.video[0]
-        if stream.width * stream.height > self.limits.max_pixels:
-            raise MediaError("too many pixels", f"frames of {stream.width} × {stream.height} pixels")
-        seconds = min(_length(container, stream), self.limits.max_seconds)
+        checked_shape(stream.width, stream.height, self.limits)
+        length = _length(container, stream)
+        if 0 < length < self.limits.min_seconds:  # 0: the file does not say
+            raise MediaError("too short", f"{length:.3f} s; limits.min_seconds is {self.limits.min_seconds}")
+        seconds = min(length, self.limits.max_seconds)
         wanted = self._moments(seconds)
         found: list[Image.Image] = []
         last: Any = None
+        start = float((stream.start_time or 0) * (stream.time_base or 0))  # of a recording cut out of a longer one
         for frame in container.decode(stream):
-            moment = float(frame.time or 0.0)
+            moment = float(frame.time or 0.0) - start
             while len(found) < len(wanted) and wanted[len(found)] <= moment:
                 found.append(frame.to_image())
             last = frame
