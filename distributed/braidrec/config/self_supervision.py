@@ -176,6 +176,15 @@ class EdgePredictionConfig(Strict):
     weight: NonNegative = Field(default=0.1, description="Factor of the task in the loss.")
 
 
+class NeighbourhoodSimilarityConfig(Strict):
+    """The cosine of two users' (or items') vectors predicts how much of their train neighbourhoods is common."""
+
+    kind: Literal["neighbourhood_similarity"] = "neighbourhood_similarity"
+    target: Literal["users", "items", "both"] = Field(default="both", description="Whose vectors.")
+    weight: NonNegative = Field(default=0.1, description="Factor of the task in the loss.")
+
+
 TaskConfig = Annotated[
-    ContrastConfig | AlignConfig | ReconstructConfig | EdgePredictionConfig, Field(discriminator="kind")
+    ContrastConfig | AlignConfig | ReconstructConfig | EdgePredictionConfig | NeighbourhoodSimilarityConfig,
+    Field(discriminator="kind"),
 ]

@@ -20,6 +20,9 @@ from braidrec.config.model import (
     UserModalitiesConfig,
 )
 from braidrec.models.composed import ComposedRecommender
+from braidrec.config.systems.acf import ACFConfig
+from braidrec.graph.histories import Histories
+from braidrec.graph.relation import Relation
 from braidrec.models.contract import Recommender
 from braidrec.models.encoders.contract import Encoder
 from braidrec.models.encoders.dgl_layers import DGLEncoder
@@ -37,6 +40,7 @@ from braidrec.models.projectors import Projector
 from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.strands import ItemStrands
 from braidrec.models.user_features import UserFeatures
+from braidrec.models.tasks.contract import Task
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.features import FILLED, policy_of
 from braidrec.training.relations import trained_on
@@ -54,12 +58,18 @@ class Surrounding:
         precision: number format inside the propagation while training.
         gather: brings the rows of all ranks.
     """
+        interactions: the train graph; None where a model is only looked at.
+        shapes: by modality, `(components, numbers)` of the items' vectors; one that is not named is one vector.
+        histories: the users' train items; None where a model is only looked at.
 
     dims: Mapping[str, int]
     user_dims: Mapping[str, int] = field(default_factory=dict)
     precision: str = "fp32"
     gather: Gather = own_rows
 
+    interactions: Relation | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    histories: Histories | None = None
     @property
     def dtype(self) -> torch.dtype | None:
         """The format as torch has it; None: that of the embeddings."""
@@ -154,7 +164,7 @@ def _early(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) 
         hypergraph=_hypergraph(config, surrounding),
         matches_cold_length=config.fusion.cold_length == "match",
         trained_on=trained_on(config),
-        tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
+        tasks=_tasks(config, surrounding, width),
     )
 
 
@@ -189,7 +199,13 @@ def _late(config: ModelConfig, surrounding: Surrounding, strands: ItemStrands) -
         item_graph=config.item_graph.layers if config.item_graph else 0,
         learned_items=_learned_items(config, surrounding),
         trained_on=trained_on(config),
-        tasks=build_tasks(config, surrounding.dims, width=width, gather=surrounding.gather),
+        tasks=_tasks(config, surrounding, width),
+    )
+
+
+def _tasks(config: ModelConfig, surrounding: Surrounding, width: int) -> dict[str, Task]:
+    return build_tasks(
+        config, surrounding.dims, width=width, gather=surrounding.gather, interactions=surrounding.interactions
     )
 
 

@@ -22,17 +22,20 @@ from braidrec.config.self_supervision import (
     LayerNoiseConfig,
     MLPViewConfig,
     MomentsConfig,
+    NeighbourhoodSimilarityConfig,
     NodeDropoutConfig,
     PlainViewConfig,
     ReconstructConfig,
     ViewConfig,
     ViewLossConfig,
 )
+from braidrec.graph.relation import Relation
 from braidrec.models.projectors import Projector
 from braidrec.models.strands import ID
 from braidrec.models.tasks.align import FUSED, Align
 from braidrec.models.tasks.contract import Task
 from braidrec.models.tasks.contrast import Contrast, ViewOfVectors
+from braidrec.models.tasks.match_neighbourhoods import MatchNeighbourhoods
 from braidrec.models.tasks.predict_edges import PredictEdges
 from braidrec.models.tasks.reconstruct import Reconstruct, ReconstructionLoss
 from braidrec.models.views.edge_mask import EdgeMask
@@ -56,20 +59,35 @@ RESERVED = ("loss", "regulariser")
 """Names of other summands of the loss."""
 
 
-def build_tasks(config: ModelConfig, dims: Mapping[str, int], *, width: int, gather: Gather) -> dict[str, Task]:
+def build_tasks(
+    config: ModelConfig,
+    dims: Mapping[str, int],
+    *,
+    width: int,
+    gather: Gather,
+    interactions: Relation | None = None,
+) -> dict[str, Task]:
     """The tasks by name.
 
     Args:
         dims: numbers per feature vector, by modality.
         width: columns of the final vectors.
         gather: brings the rows of all ranks.
+        interactions: the train graph; None where the model is only looked at.
     Raises:
         ConfigError: a strand that there is not, or a view that has nothing to perturb.
     """
-    return {name: _task(name, config, dims, width, gather) for name in sorted(config.self_supervision)}
+    return {name: _task(name, config, dims, width, gather, interactions) for name in sorted(config.self_supervision)}
 
 
-def _task(name: str, config: ModelConfig, dims: Mapping[str, int], width: int, gather: Gather) -> Task:
+def _task(
+    name: str,
+    config: ModelConfig,
+    dims: Mapping[str, int],
+    width: int,
+    gather: Gather,
+    interactions: Relation | None,
+) -> Task:
     wanted = config.self_supervision[name]
     key = f"model.self_supervision.{name}"
     if not name.isidentifier() or name in RESERVED:
@@ -93,6 +111,8 @@ def _task(name: str, config: ModelConfig, dims: Mapping[str, int], width: int, g
         )
     if isinstance(wanted, ReconstructConfig):
         return _reconstruct(key, wanted, config, dims)
+    if isinstance(wanted, NeighbourhoodSimilarityConfig):
+        return MatchNeighbourhoods(target=wanted.target, interactions=interactions, coefficient=wanted.weight)
     assert isinstance(wanted, EdgePredictionConfig)
     return PredictEdges(negatives=wanted.negatives, coefficient=wanted.weight)
 

@@ -87,6 +87,19 @@ def open_world(
 def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
     """The train graph, memory-mapped."""
 
+def surrounding_of(world: World, *, precision: str = "fp32", gather: Gather = own_rows) -> Surrounding:
+    """What a model is built for. Arguments as for `Surrounding`."""
+    return Surrounding(
+        dims=world.features.dims,
+        user_dims=world.features.user_dims,
+        precision=precision,
+        gather=gather,
+        interactions=world.interactions,
+        shapes=world.features.shapes,
+        histories=Histories(world.interactions, world.num_users),
+    )
+
+
     def build() -> Relation:
         edges = ((rows["user"], rows["item"]) for rows in folder.chunks("train", ["user", "item"]))
         return build_interactions_from(edges, folder.num_rows("train"), folder.num_users, folder.num_items)

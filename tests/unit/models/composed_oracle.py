@@ -25,7 +25,9 @@ COLD = np.array([False] * 6 + [True])
 def build(fusion: FusionConfig, dims: Mapping[str, int] = DIMS, **settings: object) -> ComposedRecommender:
     """The configured model in fp64, every parameter random. Settings are those of `ModelConfig`."""
     settings.setdefault("modalities", ModalitiesConfig(use=("*",)))
-    model: Recommender = build_model(ModelConfig(dim=DIM, fusion=fusion, **settings), Surrounding(dims=dims))
+    model: Recommender = build_model(
+        ModelConfig(dim=DIM, fusion=fusion, **settings), Surrounding(dims=dims, interactions=RELATIONS[INTERACTIONS])
+    )
     assert isinstance(model, ComposedRecommender)
     fill(model.double())
     return model

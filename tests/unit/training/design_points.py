@@ -113,6 +113,7 @@ ITEM_GRAPHS = keys(
     weights=one_of(None, {"image": 0.2, "text": 0.8}, {"image": 0.0, "text": 1.0}, {"image": -1.0, "text": 0.5}),
     edge_weights=one_of("binary", "cosine"),
     of=one_of("id", "fused"),
+    learned=one_of(None, None, {"frozen_share": 0.5, "feature_dim": 4}),
 )
 USER_GRAPHS = keys(neighbours=one_of(2, 100), layers=st.integers(1, 2), weighting=one_of("counts", "softmax", "cosine"))
 HYPERGRAPHS = keys(
@@ -151,6 +152,7 @@ TASKS = st.one_of(
         loss=one_of("mse", "cosine"),
     ),
     kind("edge_prediction", negatives=st.integers(1, 2)),
+    kind("neighbourhood_similarity", target=st.sampled_from(["users", "items", "both"])),
 )
 MODELS = keys(
     encoder=ENCODERS,

@@ -61,6 +61,11 @@ TASKS = {
         "model.self_supervision.b={kind: reconstruct, modality: text, sources: [image, id]}",
     ),
     "graphs": (MM, "model.item_graph.neighbours=4", "model.user_graph.neighbours=4", "model.hypergraph.noise=none"),
+    "neighbourhoods; a learned item graph": (
+        MM,
+        "model.item_graph={neighbours: 4, edge_weights: cosine, learned: {frozen_share: 0.3, feature_dim: 5}}",
+        "model.self_supervision.a={kind: neighbourhood_similarity}",
+    ),
     "features of the model's own": (MM, "model.modalities.trainable=[image]"),
 }
 CASES = {**{name: (PRESETS / f"{name}.yaml", more) for name, more in SYSTEMS.items()},
