@@ -33,8 +33,8 @@ def main() -> None:
 
     config = load_config(CompareConfig, arguments.config, overrides)
     from braidrec.display.bars import counting_bar
-    from braidrec.display.comparison import print_comparison
     from braidrec.search.compare import compare_config
+    from braidrec.search.comparison_tables import print_comparison
 
     with counting_bar("reading", "runs") as progress:
         comparison = compare_config(config, progress)

@@ -49,7 +49,13 @@ class PairStatistics:
 
 
 def compare_pairs(
-    values: Floats, *, confidence: float = 0.95, resamples: int = 5_000, seed: int = 0
+    values: Floats,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 5_000,
+    seed: int = 0,
+    higher_is_better: bool = True,
+    means: Floats | None = None,
 ) -> list[PairStatistics]:
     """All pairs of candidates, in the order of `itertools.combinations`.
 
@@ -58,6 +64,8 @@ def compare_pairs(
         confidence: of the bootstrap interval.
         resamples: of the bootstrap; the same for all pairs.
         seed: decides them.
+        higher_is_better: of the metric.
+        means: `bootstrap_means(values, …)`, where they are known already; `resamples` and `seed` then say nothing.
     Raises:
         ValueError: fewer than two users, or a value that is not finite.
     """
@@ -66,7 +74,9 @@ def compare_pairs(
     if not np.isfinite(values).all():
         raise ValueError("a value is not finite: leave out users for whom the metric is undefined, in all candidates")
     pairs = list(itertools.combinations(range(values.shape[1]), 2))
-    means = bootstrap_means(values, resamples=resamples, seed=seed)
+    if means is None:
+        means = bootstrap_means(values, resamples=resamples, seed=seed)
+    sign = 1 if higher_is_better else -1
     differences = [np.round(values[:, a] - values[:, b], DECIMALS) for a, b in pairs]
     t = [paired_t(each) for each in differences]
     wilcoxon = [signed_rank(each) for each in differences]
@@ -83,8 +93,8 @@ def compare_pairs(
             wilcoxon_holm=float(wilcoxon_holm[index]),
             cohens_d=cohens_d(difference),
             rank_biserial=rank_biserial(difference),
-            better=int((difference > 0).sum()),
-            worse=int((difference < 0).sum()),
+            better=int((sign * difference > 0).sum()),
+            worse=int((sign * difference < 0).sum()),
         )
         for index, ((a, b), difference) in enumerate(zip(pairs, differences, strict=True))
     ]

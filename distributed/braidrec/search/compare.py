@@ -25,10 +25,18 @@ from braidrec.evaluation.significance import (
 from braidrec.places import absolute_place
 from braidrec.search.compare_read import RunFacts, aligned, figures, label_all, mean_cost
 from braidrec.search.compare_result import Comparison, Contender, Figure, Pair, Trial
-from braidrec.search.compare_runs import Progress, Selection, group_by_candidate, select, settings_of
+from braidrec.search.compare_runs import (
+    Progress,
+    Selection,
+    candidate_of,
+    data_name,
+    group_by_candidate,
+    select,
+    settings_of,
+)
 from braidrec.search.compare_words import conclusions, sentence_of, verdict_of
 from braidrec.search.importance import importances
-from braidrec.tracking.reader import RunReader, TrackedRun
+from braidrec.tracking.reader import CHOSEN_ON_TEST, WINNER_TAG, RunReader, TrackedRun
 from braidrec.tracking.store import default_tracking_uri
 
 
@@ -62,14 +70,14 @@ def read_comparison(config: CompareConfig, progress: Progress = lambda done, tot
     reader = RunReader(tracking_uri_of(config))
     selection = select(config, reader)
     runs = [*selection.searched, *selection.tested]
-    monitor, metric = _monitor(runs), config.metric or _monitor(runs)
+    monitor = _monitor(runs)
+    metric = config.metric or _compared(reader, selection, monitor)
     facts = RunFacts(reader, monitor, _direction(monitor), metric)
     count = _Count(len(selection.searched) + len(selection.tested), progress)
     trials = _trials(selection.searched, facts, count)
-    contenders, values = _contenders(selection, facts, config, count)
-    pairs = _pairs(contenders, values, config, metric) if len(contenders) > 1 else []
+    contenders, values, means = _contenders(selection, facts, config, count)
+    pairs = _pairs(contenders, values, means, config, metric) if len(contenders) > 1 else []
     told = conclusions(contenders, pairs, metric, monitor) or [_untested(trials, monitor)]
-    winner = contenders[0].run_ids[0] if contenders else None
     return Comparison(
         title=selection.title,
         metric=metric,
@@ -77,7 +85,7 @@ def read_comparison(config: CompareConfig, progress: Progress = lambda done, tot
         higher_is_better=_direction(metric),
         monitor_is_high=_direction(monitor),
         confidence=config.confidence,
-        dataset=(runs[0].params.get("data.path", "").rstrip("/").rpartition("/")[2], runs[0].dataset),
+        dataset=(data_name(runs[0]), runs[0].dataset),
         num_users=len(values),
         contenders=contenders,
         pairs=pairs,
@@ -87,7 +95,8 @@ def read_comparison(config: CompareConfig, progress: Progress = lambda done, tot
         ),
         conclusions=told,
         notes=selection.notes,
-        winner_yaml=_winner_yaml(reader, selection, winner),
+        winner_yaml=_winner_yaml(reader, selection, contenders[0].run_ids[0] if contenders else None),
+        best_on_test=_chosen_on_test(selection),
     )
 
 
@@ -129,6 +138,20 @@ def _monitor(runs: Sequence[TrackedRun]) -> str:
     return told
 
 
+def _compared(reader: RunReader, selection: Selection, monitor: str) -> str:
+    """The test metric where none was asked for: the monitored one, or one that has values of single users."""
+    known = next((names for run in selection.tested if (names := reader.per_user_metrics(run))), [])
+    if not known or monitor in known:
+        return monitor
+    same_k = [name for name in known if name.partition("@")[2] == monitor.partition("@")[2]]
+    found = next((name for name in (*same_k, *known) if name.startswith("recall@")), known[0])
+    selection.notes.append(
+        f"{monitor} has no values of single users, which tests need: candidates are chosen by it on validation and "
+        f"compared by {found} on test; --set metric=NAME takes another one of {', '.join(known)}."
+    )
+    return found
+
+
 def _direction(metric: str) -> bool:
     try:
         return higher_is_better(metric)
@@ -147,8 +170,9 @@ def _trials(runs: Sequence[TrackedRun], facts: RunFacts, count: _Count) -> list[
 
 def _contenders(
     selection: Selection, facts: RunFacts, config: CompareConfig, count: _Count
-) -> tuple[list[Contender], np.ndarray]:
-    """Best on validation first, with the values of the users [users, contenders] in the same order."""
+) -> tuple[list[Contender], np.ndarray, np.ndarray]:
+    """Best on validation first; [users, contenders] values of the users and [resamples, contenders] their bootstrapped
+    means, in the same order. As in a sweep, who lacks a run comes last: its mean is over other seeds than theirs."""
     groups, users = [], []
     untested = 0
     for group in group_by_candidate(selection.tested, selection.notes):
@@ -164,7 +188,7 @@ def _contenders(
     if untested:
         selection.notes.append(f"Left out of the tests: {untested} runs that have no results of single users.")
     if not groups:
-        return [], np.empty((0, 0))
+        return [], np.empty((0, 0)), np.empty((0, 0))
     matrix, undefined = aligned(users)
     if undefined:
         selection.notes.append(f"Left out: {undefined:,} users for whom the metric is undefined.")
@@ -178,8 +202,14 @@ def _contenders(
         )
     ]  # fmt: skip
     sign = 1 if _direction(_monitor(selection.tested)) else -1
-    order = sorted(range(len(found)), key=lambda index: -sign * found[index].validation.mean)
-    return [found[index] for index in order], matrix[:, order]
+
+    def rank(index: int) -> tuple[bool, float, int]:
+        candidate = candidate_of(groups[index][0])
+        number = int(candidate[1]) if candidate[1].isdecimal() else 0
+        return candidate in selection.incomplete, -sign * found[index].validation.mean, number
+
+    order = sorted(range(len(found)), key=rank)
+    return [found[index] for index in order], matrix[:, order], means[:, order]
 
 
 def _named(groups: Sequence[Sequence[TrackedRun]]) -> tuple[list[str], list[dict[str, object]]]:
@@ -220,8 +250,10 @@ def _contender(
     )
 
 
-def _pairs(contenders: Sequence[Contender], values: np.ndarray, config: CompareConfig, metric: str) -> list[Pair]:
-    found = compare_pairs(values, confidence=config.confidence, resamples=config.resamples, seed=config.seed)
+def _pairs(
+    contenders: Sequence[Contender], values: np.ndarray, means: np.ndarray, config: CompareConfig, metric: str
+) -> list[Pair]:
+    found = compare_pairs(values, confidence=config.confidence, higher_is_better=_direction(metric), means=means)
     return [_pair(contenders, statistics, 1 - config.confidence, metric) for statistics in found]
 
 
@@ -270,10 +302,29 @@ def _untested(trials: Sequence[Trial], monitor: str) -> str:
 
 
 def _winner_yaml(reader: RunReader, selection: Selection, winner: str | None) -> str | None:
-    if selection.parent is not None and (told := reader.text(selection.parent, "winner.yaml")) is not None:
-        return told
-    run = next((run for run in selection.tested if run.run_id == winner), None)
-    return None if run is None else reader.text(run, "config.yaml")
+    """What the sweep has stored, if that is of this winner: another metric or several sweeps may have another one."""
+    if winner is None:
+        parents = list(selection.parents.values())
+        return reader.text(parents[0], "winner.yaml") if len(parents) == 1 else None
+    run = next(run for run in selection.tested if run.run_id == winner)
+    sweep, number = candidate_of(run)
+    parent = selection.parents.get(sweep or "")
+    if parent is not None and parent.tags.get(WINNER_TAG) == number:
+        told = reader.text(parent, "winner.yaml")
+        if told is not None:
+            return told
+    return reader.text(run, "config.yaml")
+
+
+def _chosen_on_test(selection: Selection) -> dict[str, float]:
+    """Of a single sweep that was asked for it."""
+    parents = list(selection.parents.values())
+    logged = parents[0].metrics if len(parents) == 1 else {}
+    return {
+        name.removeprefix(CHOSEN_ON_TEST).replace("_at_", "@"): value
+        for name, value in logged.items()
+        if name.startswith(CHOSEN_ON_TEST)
+    }
 
 
 def _default_report(config: CompareConfig, comparison: Comparison) -> Path:

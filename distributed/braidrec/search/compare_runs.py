@@ -29,14 +29,16 @@ class Selection:
         title: of the sweep or the experiment.
         searched: trials of the sweep; of plain runs all of them.
         tested: runs that may have been tested: finals of the sweep, or the finished plain runs.
-        parent: the sweep's own run.
+        parents: the sweeps' own runs, by their id.
+        incomplete: candidates, as `candidate_of` names them, of which a run did not finish.
         notes: sentences about what was left out, and why.
     """
 
     title: str
     searched: Sequence[TrackedRun]
     tested: Sequence[TrackedRun]
-    parent: TrackedRun | None = None
+    parents: Mapping[str, TrackedRun] = field(default_factory=dict)
+    incomplete: frozenset[tuple[str | None, str]] = frozenset()
     notes: list[str] = field(default_factory=list)
 
 
@@ -56,18 +58,23 @@ def select(config: CompareConfig, reader: RunReader) -> Selection:
     if swept and single and not config.runs:
         raise _choose(config, parents.values(), single)
     notes: list[str] = []
+    incomplete = frozenset(candidate_of(run) for run in swept if run.kind == "final" and run.status != "FINISHED")
     if swept and not single:
-        parent = next(iter(parents.values()), None)
-        title = parent.name if parent is not None else title
+        title = " and ".join(parent.name for parent in parents.values()) or title
         searched = [run for run in swept if run.kind == "trial"]
         tested = _finished([run for run in swept if run.kind == "final"], notes)
     else:
-        parent, searched, tested = None, list(runs), _finished([run for run in runs if run.kind != "trial"], notes)
+        searched, tested = list(runs), _finished([run for run in runs if run.kind != "trial"], notes)
     if not searched and not tested:
         raise ConfigError(f"nothing to compare: {config.experiment or 'these ids'} hold no trainings")
     _check_same([*searched, *tested], "evaluation.mask")
     _check_same([*searched, *tested], "evaluation.monitor")
-    return Selection(title=title, searched=searched, tested=tested, parent=parent, notes=notes)
+    return Selection(title=title, searched=searched, tested=tested, parents=parents, incomplete=incomplete, notes=notes)
+
+
+def candidate_of(run: TrackedRun) -> tuple[str | None, str]:
+    """The sweep and the number of the trial that a finalist's run repeats."""
+    return run.sweep, run.tags.get("braidrec.candidate", "")
 
 
 def _named(config: CompareConfig, reader: RunReader) -> list[TrackedRun]:
@@ -104,10 +111,10 @@ def _choose(config: CompareConfig, sweeps: Iterable[TrackedRun], single: Sequenc
 
 def _of_dataset(runs: list[TrackedRun], wanted: str | None) -> list[TrackedRun]:
     def matches(run: TrackedRun, text: str) -> bool:
-        return run.dataset.startswith(text) or _data_name(run) == text
+        return run.dataset.startswith(text) or data_name(run) == text
 
     kept = runs if wanted is None else [run for run in runs if matches(run, wanted)]
-    found = Counter((_data_name(run), run.dataset[:12]) for run in (kept or runs) if run.dataset)
+    found = Counter((data_name(run), run.dataset[:12]) for run in (kept or runs) if run.dataset)
     listed = ", ".join(f"{name} ({digest}…): {count} runs" for (name, digest), count in sorted(found.items()))
     if runs and not kept:
         raise ConfigError(f"dataset: no run is on {wanted!r}; there are {listed}")
@@ -119,7 +126,8 @@ def _of_dataset(runs: list[TrackedRun], wanted: str | None) -> list[TrackedRun]:
     return kept
 
 
-def _data_name(run: TrackedRun) -> str:
+def data_name(run: TrackedRun) -> str:
+    """Of the folder of the data set that it was trained on."""
     return run.params.get("data.path", "").rstrip("/").rpartition("/")[2]
 
 

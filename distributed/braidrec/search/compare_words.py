@@ -29,7 +29,7 @@ def sentence_of(
     low, high = found.interval
     tests = f"Wilcoxon p {p_value(found.wilcoxon_holm)}, paired t p {p_value(found.t_holm)}, both after Holm"
     start = f"{better.label} against {worse.label}: {metric} {better.test.mean:.4f} against {worse.test.mean:.4f}"
-    gap = f"a difference of {abs(found.difference):.4f} [{low:.4f}, {high:.4f}]"
+    gap = f"a difference of {found.difference:.4f} [{low:.4f}, {high:.4f}]"  # below 0 where low values are good
     match verdict:
         case "equal":
             return f"{start}; no user's value differs."

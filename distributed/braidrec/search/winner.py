@@ -1,10 +1,10 @@
 """Which candidate is best, by validation alone, and what its tests say."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from braidrec.search.compare_result import Figure
 from braidrec.search.records import Book, TrialRecord
 from braidrec.search.space import Point
 
@@ -61,21 +61,14 @@ def _alone(record: TrialRecord) -> Candidate:
 
 def _candidate(group: Sequence[TrialRecord]) -> Candidate:
     finished = [record for record in group if record.state == "finished"]
-    scores = [float(record.score or 0.0) for record in finished]
+    score = Figure(values=tuple(float(record.score or 0.0) for record in finished))
     names = [name for name in finished[0].metrics if name.startswith("test/")]
+    tests = {name: Figure(values=tuple(record.metrics[name] for record in finished)) for name in names}
     return Candidate(
         number=group[0].number,
         overrides=group[0].overrides,
         seeds=tuple(record.seed for record in finished),
-        score=statistics.fmean(scores),
-        spread=_spread(scores),
-        tests={name: _mean_and_spread([record.metrics[name] for record in finished]) for name in names},
+        score=score.mean,
+        spread=score.spread,
+        tests={name: (figure.mean, figure.spread) for name, figure in tests.items()},
     )
-
-
-def _mean_and_spread(values: list[float]) -> tuple[float, float | None]:
-    return statistics.fmean(values), _spread(values)
-
-
-def _spread(values: list[float]) -> float | None:
-    return statistics.stdev(values) if len(values) > 1 else None

@@ -134,6 +134,12 @@ class RunReader:
         ordered = sorted(points, key=lambda point: (point.step, point.timestamp))
         return {int(point.step): float(point.value) for point in ordered}
 
+    def per_user_metrics(self, run: TrackedRun) -> list[str]:
+        """Of which metrics it has values of single users on test; [] where it was not tested."""
+        parts = self._per_user_files(run)
+        names = pq.read_schema(pa.BufferReader(parts[0])).names if parts else []
+        return [name for name in names if name not in ("user", "num_held_out")]
+
     def per_user(self, run: TrackedRun, columns: Sequence[str]) -> pa.Table | None:
         """The values of the test split's users, ascending by user; None where the run was not tested.
 

@@ -131,8 +131,8 @@ def test_every_verdict(changes: dict[str, Any], spread: float | None, verdict: s
     assert verdict_of(statistics(**changes), spread, 0.05) == verdict
 
 
-def make_sweep(store: Store, name: str = "fusion") -> str:
-    parent = store.sweep(name, files={"winner.yaml": "seed: 3\n"})
+def make_sweep(store: Store, name: str = "fusion", winner: int = 2) -> str:
+    parent = store.sweep(name, files={"winner.yaml": f"# {name}\n"}, winner=winner)
     for number, (timing, rate) in enumerate([("early", 0.1), ("late", 0.2), ("early", 0.3), ("late", 0.01)], start=1):
         settings = {"model.fusion.timing": timing, "objective.rate": rate}
         state = {3: "failed", 4: "stopped_early"}.get(number, "finished")
@@ -142,7 +142,8 @@ def make_sweep(store: Store, name: str = "fusion") -> str:
         for seed in (1, 2):
             tags = final(parent, number, {"model.fusion.timing": ["early", "late"][number - 1]}, seed)
             store.add(f"{name}-{number}-{seed}", tags=tags, params={"seed": str(seed)}, curve=[0.3 + number / 10],
-                      users=values(0.03 * number, 10 * number + seed))  # fmt: skip
+                      users=values(0.03 * number, 10 * number + seed),
+                      files={"config.yaml": f"# final {number} of {name}, seed {seed}\n"})  # fmt: skip
     return parent
 
 
@@ -154,8 +155,62 @@ def test_a_sweep(store: Store) -> None:
     assert found.trials[3].settings == {"model.fusion.timing": "late", "objective.rate": 0.01}
     assert found.trials[2].reason == "diverged"
     assert found.conclusions[0].startswith("trial 2 (timing=late) is best on validation (recall@20 0.5000)")
-    assert (found.title, found.winner_yaml) == ("fusion", "seed: 3\n")
+    assert (found.title, found.winner_yaml, found.best_on_test) == ("fusion", "# fusion\n", {})
     assert read(store).contenders == found.contenders  # the experiment holds nothing else
+
+
+def test_the_winner_again_is_the_winner_of_the_comparison(store: Store) -> None:
+    """A sweep's own winner.yaml is taken for no other candidate: not the first of two sweeps', nor another one's."""
+    first, second = make_sweep(store, "first", winner=1), make_sweep(store, "second")
+    assert read(store, runs=(first,)).winner_yaml == "# final 2 of first, seed 1\n"
+    parent = store.sweep("third", files={"winner.yaml": "# third\n"}, winner=9)
+    tags = final(parent, 9, {"model.fusion.timing": "late"}, 1)
+    store.add("third-9-1", tags=tags, params={"seed": "1"}, curve=[0.9], users=values(0.0, 5))
+    found = read(store, runs=(first, second, parent))
+    assert found.winner_yaml == "# third\n" and found.title == "first and second and third"
+
+
+def test_a_candidate_that_lacks_a_run_comes_after_all_that_have_theirs(store: Store) -> None:
+    parent = make_sweep(store)
+    for seed in (1, 2):
+        tags = final(parent, 3, {"model.fusion.timing": "early"}, seed)
+        store.add(f"fusion-3-{seed}", tags=tags, params={"seed": str(seed)}, curve=[0.9], users=values(0.2, seed),
+                  status="FAILED" if seed == 2 else "FINISHED")  # fmt: skip
+    found = read(store, runs=(parent,))
+    assert [each.label for each in found.contenders] == ["trial 2", "trial 1", "trial 3"]
+    assert found.contenders[2].validation.mean == 0.9 and found.winner_yaml == "# fusion\n"
+
+
+def test_what_was_chosen_on_test_is_told_as_such(store: Store) -> None:
+    parent = store.sweep("watched", metrics={"chosen_on_test/recall_at_20": 0.7, "winner/test/recall_at_20": 0.6})
+    store.add("t1", tags=searched(parent, 1, {"a": 1}))
+    assert read(store, runs=(parent,)).best_on_test == {"recall@20": 0.7}
+
+
+def test_a_metric_without_values_of_single_users_is_compared_by_another_one(store: Store) -> None:
+    for timing, curve in (("early", (1.2, 0.9)), ("late", (1.1,))):
+        params = {"seed": "1", "model.fusion.timing": timing, "evaluation.monitor": "rmse"}
+        store.add(timing, params=params, curve=curve, users=values(0.0, len(timing)))
+    found = read(store)
+    assert (found.metric, found.monitor) == ("recall@20", "rmse")
+    assert [each.label for each in found.contenders] == ["timing=early", "timing=late"]
+    assert found.notes[0].startswith("rmse has no values of single users") and "recall@20 on test" in found.notes[0]
+    refused(store, "has no 'rmse' of single users", metric="rmse")
+
+
+def test_a_metric_that_should_be_low_has_its_signs_and_its_users_the_right_way_round(store: Store) -> None:
+    errors = {"early": values(0.0, 1), "late": values(0.1, 2)}
+    for timing, users in errors.items():
+        for seed in (1, 2):
+            params = {"seed": str(seed), "model.fusion.timing": timing}
+            store.add(f"{timing}{seed}", params=params, users=users + seed / 1000, column="rmse")
+    (pair,) = read(store, metric="rmse").pairs
+    assert (pair.better, pair.verdict) == ("timing=early", "real")
+    low, high = pair.statistics.interval
+    difference = (errors["early"] - errors["late"]).mean()
+    assert low < pair.statistics.difference < high < 0 and pair.statistics.difference == pytest.approx(difference)
+    assert f"a difference of {difference:.4f} [{low:.4f}, {high:.4f}]" in pair.sentence
+    assert pair.statistics.better == np.sum(errors["early"] < errors["late"]) > pair.statistics.worse
 
 
 def test_a_sweep_without_finals_says_that_nothing_was_tested(store: Store) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow.entities import Metric, Param, RunTag
 
+from braidrec.tracking.reader import WINNER_TAG
 from braidrec.tracking.store import connect
 
 DIGEST = "0123456789abcdef" * 4
@@ -76,11 +77,21 @@ class Store:
             pq.write_table(table, place / f"part-{part:05d}.parquet")
         self.client.log_artifacts(run, str(place), "per_user/test")
 
-    def sweep(self, name: str, *, experiment: str = "tests", files: Mapping[str, str] | None = None) -> str:
+    def sweep(
+        self,
+        name: str,
+        *,
+        experiment: str = "tests",
+        files: Mapping[str, str] | None = None,
+        winner: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> str:
         """The run of a sweep itself."""
-        return self.add(
-            name, experiment=experiment, tags={"braidrec.kind": "sweep", "braidrec.sweep": name}, curve=(), files=files
-        )
+        tags = {"braidrec.kind": "sweep", "braidrec.sweep": name}
+        won = {} if winner is None else {WINNER_TAG: str(winner)}
+        run = self.add(name, experiment=experiment, tags=tags | won, curve=(), files=files)
+        self.client.log_batch(run, [Metric(key, value, 0, 0) for key, value in (metrics or {}).items()])
+        return run
 
 
 def searched(parent: str, number: int, settings: Mapping[str, Any], state: str = "finished") -> dict[str, str]:
