@@ -50,6 +50,10 @@ class ModalityDescription(Strict):
 
     dim: Annotated[int, Field(gt=0)] = Field(description="Numbers per vector: the product of `shape`.")
     shape: tuple[Annotated[int, Field(gt=0)], ...] = Field(description="(dim,), or (components, dim).")
+    ragged: bool = Field(
+        default=False,
+        description="A vector's list is as long as its components need; `shape` is that of the longest.",
+    )
     dtype: Literal["float16", "float32"]
     num_vectors: Count = Field(description="Items (users) that have a vector.")
     coverage: Annotated[float, Field(ge=0, le=1)] = Field(description="num_vectors / num_items (num_users).")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from braidrec.config.load import ConfigError, validate
 from braidrec.data.description import (
@@ -169,12 +170,19 @@ class DatasetFolder:
     def features(self, modality: str, side: Side = "item") -> tuple[npt.NDArray[np.int32], npt.NDArray[Any]]:
         """Items (users) that have the modality (int32 [n], ascending) and their vectors ([n, *shape] in their dtype).
 
-        All in memory: `braidrec.features.table` maps them from the disk instead.
+        All in memory: `braidrec.features.table` maps them from the disk instead. Of a ragged modality what stands after
+        a vector's last component is zero.
         """
         described = self.modality(modality, side)
         table = self._read_folder(features_folder(side, modality), [side, "vector"])
         items = table.column(side).to_numpy()
-        flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        vectors = table.column("vector").combine_chunks()
+        flat = vectors.flatten().to_numpy(zero_copy_only=False)
+        if described.ragged:
+            lengths = pc.list_value_length(vectors).to_numpy(zero_copy_only=False)
+            padded = np.zeros((len(items), described.dim), described.dtype)
+            padded[np.arange(described.dim) < lengths[:, None]] = flat
+            flat = padded
         return items, flat.reshape(len(items), *described.shape)
 
     def parts(self, folder: str) -> list[str]:

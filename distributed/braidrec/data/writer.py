@@ -86,8 +86,19 @@ def write_table(location: Location, table: Any) -> FileEntry:
     return FileEntry(bytes=content.size, sha256=hashlib.sha256(content).hexdigest())
 
 
-def vector_table(items: Integers, vectors: npt.NDArray[Any], side: Side = "item") -> Any:
-    """`item:int32 vector:fixed_size_list<float16|float32>[dim]` (or `user:int32 …`) of [n] ids and [n, …] vectors."""
+def vector_table(
+    items: Integers, vectors: npt.NDArray[Any], side: Side = "item", lengths: Integers | None = None
+) -> Any:
+    """`item:int32 vector:fixed_size_list<float16|float32>[dim]` (or `user:int32 …`) of [n] ids and [n, …] vectors.
+
+    Args:
+        lengths: `[n]` how many of a row's components are real; the others are not stored: `vector:list<…>`.
+    """
+    if lengths is not None:
+        real = np.arange(vectors.shape[1]) < np.asarray(lengths)[:, None]
+        ends = np.concatenate([[0], np.cumsum(np.asarray(lengths) * vectors.shape[2])]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(ends), pa.array(vectors[real].reshape(-1)))
+        return pa.table({side: pa.array(items.astype(np.int32)), "vector": lists})
     flat = np.ascontiguousarray(vectors).reshape(-1)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(flat), int(np.prod(vectors.shape[1:])))
     return pa.table({side: pa.array(items.astype(np.int32)), "vector": lists})
@@ -197,15 +208,23 @@ class DatasetWriter:
         vectors: npt.NDArray[Any],
         provenance: Mapping[str, Any],
         side: Side = "item",
+        lengths: Integers | None = None,
     ) -> None:
-        """Vectors held in memory ([n, …], float16 or float32) of the items (users) that have one."""
+        """Vectors held in memory ([n, …], float16 or float32) of the items (users) that have one.
+
+        Args:
+            lengths: [n] how many components each has, from 1 to the [n, most, …] that there is room for; None: all.
+        """
         order = np.argsort(items, kind="stable")
         size = vectors_per_part(vectors.shape[1:], vectors.dtype.itemsize)
         for part, start in enumerate(range(0, max(1, len(items)), size)):
             rows = order[start : start + size]
             path = part_name(features_folder(side, modality), part)
-            self.add(path, vector_table(items[rows], vectors[rows], side))
-        self.describe_modality(modality, vectors.shape[1:], str(vectors.dtype), len(items), provenance, side)
+            of_rows = None if lengths is None else lengths[rows]
+            self.add(path, vector_table(items[rows], vectors[rows], side, of_rows))
+        self.describe_modality(
+            modality, vectors.shape[1:], str(vectors.dtype), len(items), provenance, side, ragged=lengths is not None
+        )
 
     def describe_modality(
         self,
@@ -215,11 +234,14 @@ class DatasetWriter:
         count: int,
         provenance: Mapping[str, Any],
         side: Side = "item",
+        *,
+        ragged: bool = False,
     ) -> None:
         assert dtype in ("float16", "float32"), dtype
         self.modalities[side][modality] = ModalityDescription(
             dim=int(np.prod(shape)),
             shape=tuple(int(size) for size in shape),
+            ragged=ragged,
             dtype="float16" if dtype == "float16" else "float32",
             num_vectors=count,
             coverage=round(count / (self.num_items if side == "item" else self.num_users), 6),

@@ -34,6 +34,7 @@ class TableLayout:
         origin: where they come from, for messages.
         parts: names of the files that the column `part` counts.
         provenance: for a run's record.
+        ragged: a row has as many components as it has, `shape[0]` at most: its list is so many times `shape[1]` long.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TableLayout:
     num_vectors: int | None = None
     parts: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    ragged: bool = False
 
     @property
     def dim(self) -> int:
@@ -72,9 +74,9 @@ def build_feature_table(blocks: Iterable[Any], *, cache: Path, key: str, layout:
         UserWarning: the node's copy is damaged. It is built again.
     """
 
-    def fill(values: NDArray[Any], present: NDArray[np.bool_]) -> Mapping[str, Any]:
+    def fill(values: NDArray[Any], present: NDArray[np.bool_], lengths: NDArray[np.int32]) -> Mapping[str, Any]:
         for number, block in enumerate(blocks):
-            _Block(block, number, layout).write(values, present)
+            _Block(block, number, layout).write(values, present, lengths)
         seen = int(present.sum())
         if layout.num_vectors is not None and seen != layout.num_vectors:
             raise DatasetError(
@@ -84,6 +86,7 @@ def build_feature_table(blocks: Iterable[Any], *, cache: Path, key: str, layout:
         return layout.provenance
 
     identity = f"{FORMAT}:{key}:{layout.side}:{layout.num_rows}:{layout.shape}:{layout.dtype}"
+    identity += ":ragged" if layout.ragged else ""
     return store_table(
         cache,
         hashlib.sha256(identity.encode()).hexdigest(),
@@ -93,6 +96,7 @@ def build_feature_table(blocks: Iterable[Any], *, cache: Path, key: str, layout:
         num_rows=layout.num_rows,
         shape=layout.shape,
         dtype=layout.dtype,
+        ragged=layout.ragged,
     )
 
 
@@ -104,12 +108,12 @@ class _Block:
         self.number = number
         self.layout = layout
 
-    def write(self, values: NDArray[Any], present: NDArray[np.bool_]) -> None:
+    def write(self, values: NDArray[Any], present: NDArray[np.bool_], lengths: NDArray[np.int32]) -> None:
         """Put the rows into their places, after all checks."""
         if not self.table.num_rows:
             return
         ids = self._ids(present)
-        vectors = self._vectors()
+        vectors, lengths[ids] = self._vectors()
         values[ids] = vectors
         present[ids] = True
 
@@ -127,7 +131,8 @@ class _Block:
         self._refuse(again | present[ids], lambda row: f"{side}={ids[row]} has a vector already")
         return ids
 
-    def _vectors(self) -> NDArray[Any]:
+    def _vectors(self) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """`[n, dim]`, zeros after the last component, and how many components each has."""
         dim, dtype = self.layout.dim, self.layout.dtype
         column = self._column(VECTOR_COLUMN)
         if isinstance(column.type, pa.BaseExtensionType):
@@ -140,11 +145,21 @@ class _Block:
             raise self._error(None, f"vectors of {kind}; wanted {dtype}")
         self._refuse(column.is_null(), lambda row: "no vector; leave the row out")
         lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
-        self._refuse(lengths != dim, lambda row: f"a vector of {lengths[row]} numbers; wanted {dim}")
-        vectors: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+        flat: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
+        if self.layout.ragged:
+            one = self.layout.shape[-1]
+            self._refuse(
+                (lengths < one) | (lengths > dim) | (lengths % one != 0),
+                lambda row: f"{lengths[row]} numbers; wanted one to {dim // one} components of {one} each",
+            )
+            vectors = np.zeros((len(lengths), dim), flat.dtype)
+            vectors[np.arange(dim) < lengths[:, None]] = flat
+        else:
+            self._refuse(lengths != dim, lambda row: f"a vector of {lengths[row]} numbers; wanted {dim}")
+            vectors = flat.reshape(-1, dim)
         finite = np.isfinite(vectors)
         self._refuse(~finite.all(1), lambda row: _not_finite(vectors[row], finite[row]))
-        return vectors
+        return vectors, (lengths // self.layout.shape[-1]).astype(np.int32)
 
     def _column(self, name: str) -> Any:
         if name not in self.table.column_names:

@@ -70,12 +70,13 @@ def _layout(folder: DatasetFolder, modality: str, side: Side, files: Iterable[Lo
         origin=f"{folder.path}/{features_folder(side, modality)}",
         parts=[file.uri for file in files],
         provenance={"kind": "data set", "modality": modality, "vectors": described.provenance},
+        ragged=described.ragged,
     )
 
 
 def _schema(layout: TableLayout) -> Any:
     number = pa.float16() if layout.dtype == "float16" else pa.float32()
-    vector = pa.list_(number, layout.dim)
+    vector = pa.list_(number) if layout.ragged else pa.list_(number, layout.dim)
     columns = [(layout.side, pa.int32()), (VECTOR_COLUMN, vector), (PART_COLUMN, pa.int32()), (ROW_COLUMN, pa.int64())]
     return pa.schema(columns)
 
@@ -126,4 +127,6 @@ def _is_same(kind: Any, wanted: Any) -> bool:
     """Whatever the numbers in a list are called."""
     if pa.types.is_fixed_size_list(wanted) and pa.types.is_fixed_size_list(kind):
         return bool((kind.value_type, kind.list_size) == (wanted.value_type, wanted.list_size))
+    if pa.types.is_list(wanted) and pa.types.is_list(kind):
+        return bool(kind.value_type == wanted.value_type)
     return bool(kind == wanted)

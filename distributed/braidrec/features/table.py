@@ -18,7 +18,7 @@ from braidrec.mapped import DamagedError, Draft, Mapped, shared_arrays
 
 FORMAT = "braidrec-features-1"
 MANIFEST = "features.json"
-VALUES, PRESENT = "values.npy", "present.npy"
+VALUES, PRESENT, LENGTHS = "values.npy", "present.npy", "lengths.npy"
 BLOCK_BYTES = 64 << 20
 """Memory that a pass over a table takes at a time."""
 
@@ -37,6 +37,7 @@ class FeatureTable:
         content_key: hash of what the values were made from; caches of what is made from them are keyed by it.
         provenance: where the values come from, for a run's record.
         hidden: `[num_rows]` bool: rows that are stored but are treated as absent; None hides nothing.
+        lengths: `[num_rows]` int32: how many components a row has, whose others are zeros; None: all have all.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FeatureTable:
     content_key: str
     provenance: Mapping[str, Any]
     hidden: NDArray[np.bool_] | None = None
+    lengths: NDArray[np.int32] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -56,6 +58,13 @@ class FeatureTable:
     def dim(self) -> int:
         """Numbers per vector: the product of `shape`."""
         return int(self.values.shape[1])
+
+    @cached_property
+    def component_counts(self) -> NDArray[np.int32]:
+        """`[num_rows]` components of each row; 0 for an absent one, 1 for a single vector."""
+        most = np.int32(self.dim // self.shape[-1])
+        counts: NDArray[np.int32] = np.where(self.present, most if self.lengths is None else self.lengths, 0)
+        return counts.astype(np.int32)
 
     @property
     def coverage(self) -> float:
@@ -124,8 +133,8 @@ class FeatureTable:
         return None if self.hidden is None else torch.from_numpy(self.hidden).unsqueeze(-1)
 
 
-Fill = Callable[[NDArray[Any], NDArray[np.bool_]], Mapping[str, Any]]
-"""Writes `values` and `present`, both zero so far, and answers with the provenance."""
+Fill = Callable[[NDArray[Any], NDArray[np.bool_], NDArray[np.int32]], Mapping[str, Any]]
+"""Writes `values`, `present` and, of a ragged table, `lengths`, all zero so far, and answers with the provenance."""
 
 
 def store_table(
@@ -138,6 +147,7 @@ def store_table(
     num_rows: int,
     shape: tuple[int, ...],
     dtype: str,
+    ragged: bool = False,
 ) -> FeatureTable:
     """Map the table stored under `content_key`, having it filled and stored first if it is not there or damaged.
 
@@ -145,20 +155,23 @@ def store_table(
         cache: the node's cache folder.
         fill: called at most once, with an array on the disk, so that no table has to fit into memory.
         dtype: "float16" or "float32".
+        ragged: rows have different numbers of components.
     Warns:
         UserWarning: the stored table is damaged. It is built again.
     """
     dim = int(np.prod(shape))
 
     def build(draft: Draft) -> Mapping[str, Any]:
-        present = np.zeros(num_rows, np.bool_)
+        present, lengths = np.zeros(num_rows, np.bool_), np.zeros(num_rows, np.int32)
         with draft.create(VALUES, np.dtype(dtype), (num_rows, dim)) as values:
-            provenance = fill(values, present)
+            provenance = fill(values, present, lengths)
         draft.save(PRESENT, present)
+        if ragged:
+            draft.save(LENGTHS, lengths)
         return {"provenance": dict(provenance)}
 
     def read(mapped: Mapped) -> FeatureTable:
-        values, present = _checked(mapped, (num_rows, dim), dtype)
+        values, present, lengths = _checked(mapped, (num_rows, dim), dtype, ragged=ragged)
         return FeatureTable(
             name=name,
             side=side,
@@ -167,6 +180,7 @@ def store_table(
             present=present,
             content_key=content_key,
             provenance=mapped.facts["provenance"],
+            lengths=lengths,
         )
 
     return shared_arrays(cache, f"{FORMAT}:{content_key}", build, read, manifest=MANIFEST, what="feature table")
@@ -186,9 +200,16 @@ def derive_table(
         recipe: what is done to the source, in plain JSON values: with the source's key it is the new table's.
         fill: writes the values and answers with what is to be known about them.
         shape: of a vector; None: the source's.
+    Raises:
+        ValueError: the source's rows have different numbers of components.
     """
+    if source.lengths is not None:
+        raise ValueError(
+            f"modality {source.name!r} has more components in one {source.side} than in another, and is used as it is: "
+            "no transform, and missing=token, zeros or mask"
+        )
 
-    def fill_both(values: NDArray[Any], present: NDArray[np.bool_]) -> Mapping[str, Any]:
+    def fill_both(values: NDArray[Any], present: NDArray[np.bool_], lengths: NDArray[np.int32]) -> Mapping[str, Any]:
         present[:] = source.present
         facts = fill(values)
         return {"kind": "derived", "recipe": dict(recipe), **facts, "source": dict(source.provenance)}
@@ -224,13 +245,18 @@ def check_mask(argument: str, mask: NDArray[np.bool_], num_rows: int) -> None:
         raise ValueError(f"{argument}: {mask.dtype} of shape {mask.shape}; wanted bool of shape ({num_rows},)")
 
 
-def _checked(mapped: Mapped, shape: tuple[int, int], dtype: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _checked(
+    mapped: Mapped, shape: tuple[int, int], dtype: str, *, ragged: bool
+) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.int32] | None]:
     try:
         values, present = mapped.arrays[VALUES], mapped.arrays[PRESENT]
+        lengths = mapped.arrays[LENGTHS] if ragged else None
         mapped.facts["provenance"]
     except KeyError as error:
         raise DamagedError(f"{mapped.folder} is damaged ({error})") from error
-    for array, wanted in ((values, (np.dtype(dtype), shape)), (present, (np.dtype(np.bool_), shape[:1]))):
+    wanted_of = [(values, (np.dtype(dtype), shape)), (present, (np.dtype(np.bool_), shape[:1]))]
+    wanted_of += [] if lengths is None else [(lengths, (np.dtype(np.int32), shape[:1]))]
+    for array, wanted in wanted_of:
         if (array.dtype, array.shape) != wanted:
             raise DamagedError(f"{mapped.folder}: {array.dtype} of shape {array.shape} where {wanted} was written")
-    return values, present
+    return values, present, lengths

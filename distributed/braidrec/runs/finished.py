@@ -23,11 +23,11 @@ from braidrec.places import absolute_place
 from braidrec.runs.hidden import hidden_items
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
 from braidrec.training.context import SingleProcess
-from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.model_factory import build_model
 from braidrec.training.objective_factory import build_objective
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.untrained import is_untrained, ranker_from, ranker_tensors
-from braidrec.training.world import World, open_world
+from braidrec.training.world import World, open_world, surrounding_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def open_run(
     hidden = hidden_items(config, data, drop_modality, drop_seed) if drop_modality else None
     world = open_world(config, data, context, hidden)
     store = CheckpointStore(folder.checkpoints, warn=lambda message: None)
-    tensors, _ = store.load(result["best_epoch"])
+    tensors, _ = store.load(result["best_epoch"], wanted=lambda name: not name.startswith("optimizer:"))
     objective = build_objective(config, data, world.interactions)
     return FinishedRun(
         folder=folder,
@@ -129,7 +129,7 @@ def _ranker(
 
 
 def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> torch.Tensor:
-    model = build_model(config.model, Surrounding(dims=world.features.dims, user_dims=world.features.user_dims))
+    model = build_model(config.model, surrounding_of(world))
     assert isinstance(model, nn.Module)
     model.load_state_dict(with_prefix("model", tensors))
     model.eval()

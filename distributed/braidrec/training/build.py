@@ -33,13 +33,13 @@ from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.gather import Gather, gather_among
 from braidrec.training.context import Collectives, WorkerContext
 from braidrec.training.features import RESIDENT_BYTES
-from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.model_factory import build_model
 from braidrec.training.objective_factory import build_objective, negative_sampler
 from braidrec.training.optimizers import ROWS_ONLY, build_optimizers
 from braidrec.training.relations import RelationSet
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.table_factory import TablesChoice, TrainedTable, build_tables, choose_tables, tables_fact
-from braidrec.training.world import World, open_world
+from braidrec.training.world import World, open_world, surrounding_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +164,7 @@ def _model(config: RunConfig, world: World, context: WorkerContext, gather: Gath
     precision = config.training.propagation.precision
     model = build_model(
         config.model,
-        Surrounding(dims=world.features.dims, user_dims=world.features.user_dims, precision=precision, gather=gather),
+        surrounding_of(world, precision=precision, gather=gather),
     )
     assert isinstance(model, nn.Module)
     moved: Recommender = model.to(context.device)
@@ -325,7 +325,7 @@ def _delivery(
         delivery = UniformUserDelivery(interactions, folder.num_users, plan, seed=seed, rank=rank)
         return delivery, f"{plan.total_rows:,} draws an epoch, users uniformly"
     columns = loss_columns(config)
-    shard_mb = plan.rows_per_rank * (16 + 4 * (len(columns) - 2)) / 2**20
+    shard_mb = plan.rows_per_rank * 4 * len(columns) / 2**20
     wanted = config.data.delivery
     if wanted == "stream" or (wanted == "auto" and shard_mb > config.data.memory_limit_mb):
         stream = StreamDelivery(

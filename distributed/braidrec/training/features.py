@@ -19,6 +19,7 @@ from braidrec.features.table import FeatureTable
 from braidrec.features.transform import L2Norm, PrincipalComponents, Standardise, Transform, transform_table
 from braidrec.graph.relation import Relation
 from braidrec.mapped import once_per_node
+from braidrec.models.components import COMPONENTS
 from braidrec.models.user_features import USER_SIDE
 from braidrec.training.context import Collectives
 
@@ -56,16 +57,32 @@ class FeatureSet:
         """The same of the users' modalities."""
         return {name: table.dim for name, table in self.users.items()}
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of one vector, or of an item's components, by modality."""
+        return {name: table.shape for name, table in self.tables.items()}
+
     def fetch(self, modality: str, items: Tensor | None) -> tuple[Tensor, Tensor]:
         """`[n, F]` fp32 rows and `[n]` bool presence of some items, or of all in order; not to be written to.
 
-        A modality of the users is called `user/<name>`, and then these are users.
+        A modality of the users is called `user/<name>`, and then these are users. `components/<name>` are the numbers
+        of components, `[n, 1]`.
         """
+        if modality.startswith(COMPONENTS):
+            return self._counts(modality.removeprefix(COMPONENTS), items)
         table = self._all[modality]
         if items is not None and not self._fits(table):
             return table.rows(items)
         values, present = self._whole(modality)
         return (values, present) if items is None else (values.index_select(0, items), present.index_select(0, items))
+
+    def _counts(self, modality: str, items: Tensor | None) -> tuple[Tensor, Tensor]:
+        table = self._all[modality]
+        places = slice(None) if items is None else items.cpu().numpy()
+        counts = torch.from_numpy(table.component_counts[places]).float().unsqueeze(-1)
+        present = torch.from_numpy(table.present[places])
+        device = self._device if items is None else items.device
+        return counts.to(device), present.to(device)
 
     def _fits(self, table: FeatureTable) -> bool:
         return 4 * table.num_rows * table.dim <= RESIDENT_BYTES

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,10 +20,10 @@ from braidrec.config.model import (
     SystemConfig,
     UserModalitiesConfig,
 )
-from braidrec.models.composed import ComposedRecommender
 from braidrec.config.systems.acf import ACFConfig
 from braidrec.graph.histories import Histories
 from braidrec.graph.relation import Relation
+from braidrec.models.composed import ComposedRecommender
 from braidrec.models.contract import Recommender
 from braidrec.models.encoders.contract import Encoder
 from braidrec.models.encoders.dgl_layers import DGLEncoder
@@ -39,8 +40,8 @@ from braidrec.models.missing import MISSING, MissingPolicy, ModalityDropout
 from braidrec.models.projectors import Projector
 from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.strands import ItemStrands
-from braidrec.models.user_features import UserFeatures
 from braidrec.models.tasks.contract import Task
+from braidrec.models.user_features import UserFeatures
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.features import FILLED, policy_of
 from braidrec.training.relations import trained_on
@@ -57,19 +58,19 @@ class Surrounding:
         user_dims: the same of the users' modalities.
         precision: number format inside the propagation while training.
         gather: brings the rows of all ranks.
-    """
         interactions: the train graph; None where a model is only looked at.
         shapes: by modality, `(components, numbers)` of the items' vectors; one that is not named is one vector.
         histories: the users' train items; None where a model is only looked at.
+    """
 
     dims: Mapping[str, int]
     user_dims: Mapping[str, int] = field(default_factory=dict)
     precision: str = "fp32"
     gather: Gather = own_rows
-
     interactions: Relation | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     histories: Histories | None = None
+
     @property
     def dtype(self) -> torch.dtype | None:
         """The format as torch has it; None: that of the embeddings."""
@@ -84,12 +85,20 @@ def build_model(config: ModelConfig, surrounding: Surrounding) -> Recommender:
     """
     try:
         if isinstance(config.encoder, SystemConfig):
-            return build_system(config, surrounding.dims, surrounding.dtype)
+            return build_system(config, surrounding.dims, surrounding.dtype, _beside(config, surrounding))
         if is_plain(config):
             return _plain(config, surrounding)
         return _composed(config, surrounding)
     except ValueError as error:
         raise ConfigError(f"model: {error}") from None
+
+
+def _beside(config: ModelConfig, surrounding: Surrounding) -> dict[str, Any]:
+    """What only some systems are given."""
+    if isinstance(config.encoder, ACFConfig):
+        shapes = {name: surrounding.shapes.get(name, (dim,)) for name, dim in surrounding.dims.items()}
+        return {"shapes": shapes, "histories": surrounding.histories}
+    return {}
 
 
 def is_plain(config: ModelConfig) -> bool:

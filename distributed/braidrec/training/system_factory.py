@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from braidrec.config.model import ModelConfig, SystemConfig
+from braidrec.config.systems.acf import ACFConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.dragon import DragonConfig
 from braidrec.config.systems.dualgnn import DualGNNConfig
@@ -19,6 +20,7 @@ from braidrec.config.systems.slmrec import SLMRecConfig
 from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
 from braidrec.models.contract import Recommender
+from braidrec.models.systems.acf import ACF
 from braidrec.models.systems.bm3 import BM3
 from braidrec.models.systems.dragon import Dragon
 from braidrec.models.systems.dualgnn import DualGNN
@@ -42,6 +44,7 @@ SYSTEMS: dict[type, Callable[..., Recommender]] = {
     FreedomConfig: Freedom,
     MGCNConfig: MGCN,
     LatticeConfig: Lattice,
+    ACFConfig: ACF,
     SelfCFConfig: SelfCF,
     DualGNNConfig: DualGNN,
     DragonConfig: Dragon,
@@ -52,16 +55,19 @@ OUTSIDE_THE_MODULE = {"kind", "prune_rate"}
 """Settings that are not the module's business: its name, and how a relation is drawn."""
 
 
-def build_system(config: ModelConfig, dims: Mapping[str, int], dtype: torch.dtype | None) -> Recommender:
+def build_system(
+    config: ModelConfig, dims: Mapping[str, int], dtype: torch.dtype | None, beside: Mapping[str, Any]
+) -> Recommender:
     """The configured system.
 
     Args:
         dims: numbers per feature vector, by modality.
         dtype: number format inside the propagation while training; None: that of the embeddings.
+        beside: arguments that only this system has, beside its settings.
     """
     encoder = config.encoder
     assert isinstance(encoder, SystemConfig)
-    arguments: dict[str, Any] = encoder.model_dump(exclude=OUTSIDE_THE_MODULE)
+    arguments: dict[str, Any] = {**encoder.model_dump(exclude=OUTSIDE_THE_MODULE), **beside}
     if "content" in " ".join(encoder.relations):
         assert config.item_graph is not None, "checked before the run started"
         arguments["item_layers"] = config.item_graph.layers

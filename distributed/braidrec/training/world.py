@@ -12,10 +12,13 @@ from torch import Tensor
 from braidrec.config.run import RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.graph.build import build_interactions_from
+from braidrec.graph.histories import Histories
 from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.context import Collectives
 from braidrec.training.environment import give_memory_back
 from braidrec.training.features import FeatureSet, load_features
+from braidrec.training.model_factory import Surrounding
 from braidrec.training.relations import RelationBuilder, RelationSet, keeps_modalities_apart, one_copy, views_of
 
 
@@ -84,9 +87,6 @@ def open_world(
     )
 
 
-def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
-    """The train graph, memory-mapped."""
-
 def surrounding_of(world: World, *, precision: str = "fp32", gather: Gather = own_rows) -> Surrounding:
     """What a model is built for. Arguments as for `Surrounding`."""
     return Surrounding(
@@ -99,6 +99,9 @@ def surrounding_of(world: World, *, precision: str = "fp32", gather: Gather = ow
         histories=Histories(world.interactions, world.num_users),
     )
 
+
+def load_interactions(folder: DatasetFolder, context: Collectives, cache: Path) -> Relation:
+    """The train graph, memory-mapped."""
 
     def build() -> Relation:
         edges = ((rows["user"], rows["item"]) for rows in folder.chunks("train", ["user", "item"]))
