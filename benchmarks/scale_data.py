@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from braidrec.data.description import ProtocolDescription
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.writer import DatasetWriter, part_name
-from numpy.typing import NDArray
 
 USER_EXPONENT, ITEM_EXPONENT = 0.5, 0.7
 PART_ROWS = 2_000_000
