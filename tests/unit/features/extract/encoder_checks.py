@@ -1,7 +1,6 @@
 """What every encoder must do, and the media that tests give it."""
 
 import io
-import zlib
 
 import numpy as np
 import pytest
@@ -77,17 +76,19 @@ def tone(frequency: float, seconds: float = 0.6, rate: int = 16_000, format: str
     return stream.getvalue()
 
 
-def video(colours, seconds_each: float = 0.5, rate: int = 8, with_sound: bool = False) -> bytes:
-    """One colour after the other; MPEG-4 in Matroska."""
+def video(colours, seconds_each: float = 0.5, rate: int = 8, with_sound: bool = False, first: int = 0) -> bytes:
+    """One colour after the other; MPEG-4 in MPEG-TS where the first frame has a number, else in Matroska."""
     av = pytest.importorskip("av")
     stream = io.BytesIO()
-    with av.open(stream, "w", format="matroska") as container:
+    count = first
+    with av.open(stream, "w", format="mpegts" if first else "matroska") as container:
         picture = container.add_stream("mpeg4", rate=rate)
         picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
         sound = container.add_stream("pcm_s16le", rate=16_000, layout="mono") if with_sound else None
         for colour in colours:
             for _ in range(int(seconds_each * rate)):
                 frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), colour, np.uint8), format="rgb24")
+                frame.pts, count = count, count + 1
                 container.mux(picture.encode(frame))
         container.mux(picture.encode(None))
         if sound is not None:
@@ -97,7 +98,3 @@ def video(colours, seconds_each: float = 0.5, rate: int = 8, with_sound: bool = 
             container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
     return stream.getvalue()
-
-
-def crc(text: str) -> int:
-    return zlib.crc32(text.encode())

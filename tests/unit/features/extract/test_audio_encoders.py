@@ -8,6 +8,8 @@ import tiny_models
 import torch
 from encoder_checks import check_contract, make, ready, tone
 
+from braidrec.config.base import ConfigError
+
 pytest.importorskip("librosa", reason="the extra `extract` is not installed")
 pytest.importorskip("transformers", reason="the extra `extract` is not installed")
 
@@ -59,6 +61,12 @@ def test_a_recurrent_networks_vector_is_the_mean_of_its_windows_states():
         states.append(hidden[0, 0].numpy())
     assert len(states) > 2
     np.testing.assert_allclose(encoder.encode([prepared[1]])[0], np.mean(states, 0), atol=1e-5)
+
+
+def test_sounds_without_a_window_of_two_frames_teach_nothing():
+    encoder = make(kind="recurrent_audio", mel=MEL, window_frames=1)
+    with pytest.raises(ConfigError, match=r"none of 4 sounds .* raise encoder.window_frames=1"):
+        encoder.fit([encoder.prepare(sound) for sound in SOUNDS])
 
 
 @pytest.mark.parametrize("objective", ["reconstruction", "next_frame"])

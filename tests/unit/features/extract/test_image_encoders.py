@@ -1,5 +1,7 @@
 """Image networks: shapes by layer, the networks' own outputs, and the contract that all share."""
 
+import resource
+
 import numpy as np
 import pytest
 import tiny_models
@@ -7,6 +9,7 @@ import torch
 from encoder_checks import check_contract, make, png, ready
 
 from braidrec.config.base import ConfigError
+from braidrec.features.extract.weights import Weights
 
 torchvision = pytest.importorskip("torchvision", reason="the extra `extract` is not installed")
 pytest.importorskip("transformers", reason="the extra `extract` is not installed")
@@ -63,6 +66,79 @@ def test_preprocessing_is_torchvisions_own_to_a_grey_level():
     transform = torchvision.models.ResNet18_Weights.DEFAULT.transforms()
     own = transform(image) * torch.tensor(transform.std).view(3, 1, 1) + torch.tensor(transform.mean).view(3, 1, 1)
     assert np.abs(found - own.numpy() * 255).max() < 3.5  # crops of odd margins may differ by half a pixel
+
+
+@pytest.mark.parametrize("size", [(90, 60), (61, 97), (224, 224), (640, 223), (31, 500)])
+def test_only_what_is_kept_is_resized_and_it_is_what_a_crop_of_the_whole_is(size):
+    from PIL import Image
+
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8))
+    encoder = make(kind="torchvision", model="resnet18")
+    found = encoder.pixels_from(image).astype(float).transpose(1, 2, 0)
+    width, height = (max(224, round(side * 256 / min(size))) for side in size)
+    whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), float)
+    top, left = (height - 224) // 2, (width - 224) // 2
+    assert np.abs(found - whole[top : top + 224, left : left + 224]).max() <= 2
+
+
+def test_a_strip_costs_no_more_than_what_is_kept_of_it():
+    from PIL import Image
+
+    limit, before = 64 << 20, _peak()
+    for crop in (make(kind="torchvision", model="resnet18"), make(kind="torchvision", model="efficientnet_lite0")):
+        assert crop.pixels_from(Image.new("RGB", (50_000, 2))).shape == (3, 224, 224)
+    assert _peak() - before < limit, "the whole strip of 5,600,000 × 224 pixels would be 3.8 GB"
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+@pytest.mark.parametrize("model", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.slow)])
+def test_published_weights_of_inceptions_get_the_input_they_were_trained_on(tmp_path, model):
+    """torchvision builds them with `transform_input` where it brings the weights."""
+    torch.manual_seed(5)
+    network = torchvision.models.get_model(model, weights=None, init_weights=False, transform_input=True).eval()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    settings = {"kind": "torchvision", "model": model, "layer": "fc", "weights": str(tmp_path / "w.pth")}
+    encoder, prepared = ready(make(**settings, preprocessing={"resize": 96, "crop": 96}), IMAGES[:2])
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = torch.from_numpy(np.stack(prepared)).float() / 255
+    with torch.no_grad():
+        expected = network((pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    np.testing.assert_allclose(encoder.encode(prepared), expected.numpy(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ResNet50_Weights.IMAGENET1K_V1", "ResNet50_Weights.IMAGENET1K_V2"])
+def test_published_weights_bring_their_own_preprocessing(monkeypatch, tmp_path, name):
+    (tmp_path / "w.pth").write_bytes(b"not read before load")
+    found = Weights(name=name, path=tmp_path / "w.pth", sha256="0" * 64)
+    place = "braidrec.features.extract.encoders.image_torchvision.torchvision_weights"
+    monkeypatch.setattr(place, lambda wanted: found)
+    own = torchvision.models.get_weight(name).transforms()
+    facts = make(kind="torchvision", model="resnet50", weights=f"torchvision:{name}").facts()["preprocessing"]
+    assert (facts["resize"], facts["crop"]) == (own.resize_size[0], own.crop_size[0])
+    assert facts["resize"] == (256 if name.endswith("V1") else 232)
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_takes_images_of_the_size_that_is_asked_for():
+    settings = {"kind": "torchvision", "model": "vit_b_16", "preprocessing": {"resize": 32, "crop": 32}}
+    encoder, prepared = ready(make(**settings), IMAGES[:1])
+    assert encoder.encode(prepared).shape == (1, 768)
+
+
+def test_values_where_there_are_no_weights_depend_on_the_seed_alone():
+    """Biases too, which are drawn when the network is built."""
+    found = []
+    for chance, seed in ((1, 42), (2, 42), (1, 43)):
+        torch.manual_seed(chance)
+        encoder, prepared = ready(
+            make(kind="torchvision", model="shufflenet_v2_x0_5", layer="fc", seed=seed), IMAGES[:1]
+        )
+        found.append(encoder.encode(prepared))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2])
 
 
 def test_layers_by_their_usual_names():

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from encoder_checks import png, tone
+from pyarrow.fs import LocalFileSystem
 
 from braidrec.config.extract import LimitsConfig
 from braidrec.data.storage import Location
@@ -53,6 +54,8 @@ def huge_png(side):
         (saved(Image.new("RGB", (300, 300), (9, 9, 9)), "JPEG")[:700], "corrupt image"),
         (png(1, 1), "too small"),
         (huge_png(20_000), "too many pixels"),
+        (png(2000, 4), "too long"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\nshowpage\n", "not an image"),
         ("a text", "not an image"),
     ],
 )
@@ -155,6 +158,43 @@ def test_files_that_cannot_be_read(tmp_path):
     assert reason_of(read_medium, "big", base, 99) == "too large"
     assert reason_of(read_medium, "nofs://bucket/x", base, 99) == "unreadable"
     assert read_medium((tmp_path / "big").as_uri(), None, 100) == b"x" * 100
+
+
+def test_addresses_of_files_may_be_quoted(tmp_path):
+    (tmp_path / "a b%.png").write_bytes(b"content")
+    assert read_medium((tmp_path / "a b%.png").as_uri(), None, 100) == b"content"
+    assert "%20" in (tmp_path / "a b%.png").as_uri()
+    assert read_medium("a b%.png", Location.of(tmp_path), 100) == b"content", "a path is taken as it is"
+
+
+def test_what_may_never_end_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert reason_of(read_medium, "pipe", Location.of(tmp_path), 100) == "unreadable"
+    assert reason_of(read_medium, "/dev/zero", None, 100) == "unreadable"
+
+
+def test_no_more_is_read_than_is_allowed(tmp_path):
+    """A file that grows after its size was looked at."""
+    (tmp_path / "grows").write_bytes(b"x" * 1000)
+    small = LocalFileSystem().get_file_info(str(tmp_path / "grows"))
+    (tmp_path / "grows").write_bytes(b"x" * 5000)
+
+    class Growing:
+        def get_file_info(self, path):
+            return small
+
+        def open_input_stream(self, path, compression):
+            return Watched(path)
+
+    class Watched(io.FileIO):
+        def read(self, most=-1):
+            asked.append(most)
+            return super().read(most)
+
+    asked = []
+    base = Location(uri="grow://x", filesystem=Growing(), path=str(tmp_path))
+    assert reason_of(read_medium, "grows", base, 2000) == "too large"
+    assert asked == [2001]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

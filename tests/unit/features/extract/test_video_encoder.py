@@ -24,6 +24,20 @@ def test_frames_are_taken_from_the_middles_of_equal_stretches():
     np.testing.assert_allclose(colours(prepared), [RED, GREEN, BLUE, GREY], atol=12)
 
 
+def test_moments_count_from_where_a_recording_starts():
+    """A stretch that was cut out of a longer recording keeps its times."""
+    settings = {"kind": "video", "frames": 4, "image": IMAGE}
+    late = video([RED, GREEN, BLUE, GREY], first=100)
+    np.testing.assert_allclose(colours(make(**settings).prepare(late)), [RED, GREEN, BLUE, GREY], atol=12)
+
+
+def test_a_video_that_is_too_short_is_rejected():
+    content = video([RED], seconds_each=0.5)
+    with pytest.raises(MediaError, match=r"limits.min_seconds is 2") as refused:
+        make(LimitsConfig(min_seconds=2.0), kind="video", image=IMAGE).prepare(content)
+    assert refused.value.reason == "too short"
+
+
 def test_frames_at_a_rate_and_at_most_so_many():
     content = video([RED, GREEN, BLUE, GREY])
     prepared = make(kind="video", frames=100, rate=2.0, image=IMAGE).prepare(content)
