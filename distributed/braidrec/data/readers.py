@@ -19,11 +19,13 @@ import pyarrow.json as pajson
 import pyarrow.parquet as pq
 
 from braidrec.data.errors import DatasetError
-from braidrec.data.storage import Location
+from braidrec.data.storage import Location, refuse_repeated_folders
 
 Format = Literal["csv", "jsonl", "parquet"]
 
 BLOCK_BYTES = 16 << 20
+"""What is read at a time, and the longest line or record that can be."""
+WHOLE_NUMBER_BITS = 63
 BATCH_ROWS = 1 << 18
 SUFFIXES: dict[str, tuple[Format, str]] = {
     ".csv": ("csv", ","),
@@ -53,7 +55,8 @@ class TableFile:
     """Names for a CSV without a header line."""
 
     def row_name(self, row: int) -> str:
-        """How an error names a row, counted from 0: text files by line (blank lines not counted)."""
+        """How an error names a row, counted from 0: text files by line (blank lines not counted, and as one line a
+        record whose fields have line breaks)."""
         if self.format == "parquet":
             return f"{self.location.uri}, row {row}"
         header = 1 if self.format == "csv" and self.column_names is None else 0
@@ -84,6 +87,7 @@ def table_files(
         location = Location.of(path)
         found = [location]
         if location.is_folder():
+            refuse_repeated_folders(location)
             found = [location.child(name) for name in location.files() if not name.startswith((".", "_"))]
             if not found:
                 raise DatasetError(f"{location.uri}: the folder is empty")
@@ -116,7 +120,8 @@ def _format_of(file: Location, named_format: str) -> tuple[Format, str]:
 
 
 def column_types(file: TableFile) -> dict[str, Any]:
-    """Names and Arrow types of a file's columns; a JSON-lines file is judged by its first record.
+    """Names and Arrow types of a file's columns, None for a name that several columns of a CSV have. A JSON-lines file
+    is judged by its first record.
 
     Raises:
         DatasetError: the file is empty or is not what its format says.
@@ -140,14 +145,14 @@ def column_types(file: TableFile) -> dict[str, Any]:
                 f"{len(file.column_names)}: {list(file.column_names)}"
             )
         names = list(file.column_names)
-    return dict.fromkeys(names, pa.string())
+    return {name: pa.string() if names.count(name) == 1 else None for name in names}
 
 
 def require_columns(file: TableFile, wanted: Sequence[str]) -> dict[str, Any]:
     """The types of the wanted columns.
 
     Raises:
-        DatasetError: a column is missing; the message says which exist.
+        DatasetError: a column is missing, or there twice; the message says which exist.
     """
     types = column_types(file)
     for name in wanted:
@@ -158,6 +163,8 @@ def require_columns(file: TableFile, wanted: Sequence[str]) -> dict[str, Any]:
                 f"{file.location.uri}: no column {name!r}.{hint} Its columns are {list(types)}; "
                 "name the right one in the configuration (columns.…)"
             )
+        if types[name] is None:
+            raise DatasetError(f"{file.location.uri}: several columns are called {name!r}: rename all but one of them")
     return {name: types[name] for name in wanted}
 
 
@@ -205,7 +212,9 @@ def _read_csv(file: TableFile, types: dict[str, Any], broken: list[tuple[int, st
                 use_threads=False, block_size=BLOCK_BYTES, column_names=list(file.column_names or ()) or None
             ),
             parse_options=pacsv.ParseOptions(
-                delimiter=file.delimiter, invalid_row_handler=None if broken is None else handle
+                delimiter=file.delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=None if broken is None else handle,
             ),
             convert_options=pacsv.ConvertOptions(column_types=types, include_columns=list(types)),
         )
@@ -238,19 +247,31 @@ def _open(file: TableFile) -> Any:
 
 def _first_line(stream: Any, file: TableFile) -> str:
     """The first line that is not blank, without a byte order mark."""
-    head = b""
-    while len(head) < BLOCK_BYTES:
-        chunk: bytes = stream.read(1 << 16)
-        head += chunk
-        for line in head.splitlines(keepends=True):
-            if line.strip() and (line.endswith((b"\n", b"\r")) or not chunk):
-                try:
-                    return line.decode("utf-8-sig")
-                except UnicodeDecodeError as error:
-                    raise DatasetError(_not_utf8(file, 1, error)) from None
-        if not chunk:
-            break
+    for _, line in _lines(stream, file):
+        if line.strip():
+            try:
+                return line.splitlines(keepends=True)[0].decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise DatasetError(_not_utf8(file, 1, error)) from None
     raise DatasetError(f"{file.location.uri}: the file is empty")
+
+
+def _lines(stream: Any, file: TableFile) -> Iterator[tuple[int, bytes]]:
+    """Lines and their numbers from 1; no more of the file than one line is held.
+
+    Raises:
+        DatasetError: a line is too long to be one: a gzip bomb, or no text file at all.
+    """
+    buffered = io.BufferedReader(stream)
+    number = 0
+    while line := buffered.readline(BLOCK_BYTES):
+        number += 1
+        if len(line) == BLOCK_BYTES and not line.endswith(b"\n"):
+            raise DatasetError(
+                f"{file.location.uri}, line {number}: longer than {BLOCK_BYTES >> 20} MiB; this is no {file.format}, "
+                "or its line breaks are lost"
+            )
+        yield number, line
 
 
 def _parse_record(line: str, file: TableFile) -> dict[str, Any]:
@@ -291,27 +312,46 @@ def _unreadable(file: TableFile, error: Exception) -> DatasetError:
 
 
 def _find_bad_line(file: TableFile) -> str | None:
-    width: int | None = None
     with _open(file) as stream:
-        for number, line in enumerate(io.BufferedReader(stream), start=1):
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                return _not_utf8(file, number, error)
-            if not text.strip():
-                continue
-            if file.format == "jsonl":
-                if problem := _json_problem(text):
-                    return f"{file.location.uri}, line {number}: {problem}"
-                continue
-            fields = len(next(csv.reader([text], delimiter=file.delimiter)))
-            width = fields if width is None else width
-            if fields != width:
-                return (
-                    f"{file.location.uri}, line {number}: {fields} columns instead of {width}: {text.strip()[:80]!r}; "
-                    "mend the line or set on_bad_row=quarantine"
-                )
+        return (_find_bad_record if file.format == "jsonl" else _find_uneven_line)(stream, file)
+
+
+def _find_bad_record(stream: Any, file: TableFile) -> str | None:
+    for number, text in _texts(stream, file):
+        if text.strip() and (problem := _json_problem(text)):
+            return f"{file.location.uri}, line {number}: {problem}"
     return None
+
+
+def _find_uneven_line(stream: Any, file: TableFile) -> str | None:
+    """A record may have line breaks within quotes, so that it is named by its first line."""
+    width: int | None = None
+    csv.field_size_limit(BLOCK_BYTES)
+    reader = csv.reader((text for _, text in _texts(stream, file)), delimiter=file.delimiter)
+    first = 1
+    try:
+        for fields in reader:
+            if fields:
+                width = len(fields) if width is None else width
+                if len(fields) != width:
+                    text = file.delimiter.join(fields)[:80]
+                    return (
+                        f"{file.location.uri}, line {first}: {len(fields)} columns instead of {width}: {text!r}; "
+                        "mend the line or set on_bad_row=quarantine"
+                    )
+            first = reader.line_num + 1
+    except csv.Error as error:
+        return f"{file.location.uri}, line {first}: {error}; is a quote not closed?"
+    return None
+
+
+def _texts(stream: Any, file: TableFile) -> Iterator[tuple[int, str]]:
+    """Lines as text, and their numbers from 1."""
+    for number, line in _lines(stream, file):
+        try:
+            yield number, line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DatasetError(_not_utf8(file, number, error)) from None
 
 
 def _json_problem(text: str) -> str | None:
@@ -319,7 +359,12 @@ def _json_problem(text: str) -> str | None:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         return f"not JSON ({error}): {text.strip()[:80]!r}; one object a line is wanted"
-    return None if isinstance(record, dict) else f"{type(record).__name__}; one JSON object a line is wanted"
+    if not isinstance(record, dict):
+        return f"{type(record).__name__}; one JSON object a line is wanted"
+    for name, value in record.items():
+        if isinstance(value, int) and value.bit_length() > WHOLE_NUMBER_BITS:
+            return f"{name}={value} does not fit into 64 bits; write such ids as text, in quotes"
+    return None
 
 
 def _not_utf8(file: TableFile, line: int, error: UnicodeDecodeError) -> str:

@@ -159,7 +159,9 @@ def _floats(column: Any) -> tuple[npt.NDArray[np.float64], Mask]:
         good = pc.fill_null(pc.match_substring_regex(text, NUMBER), False)
         column = pc.if_else(good, text, pa.scalar(None, text.type))
     malformed = _numpy(pc.is_null(column))
-    return pc.fill_null(column.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False), malformed
+    # Whole numbers beyond 2^53 are rounded, as the text of such a number is.
+    values = column.cast(pa.float64(), safe=not pa.types.is_integer(column.type))
+    return pc.fill_null(values, 0.0).to_numpy(zero_copy_only=False), malformed
 
 
 def _timestamps(column: Any, rows: Rows, log: LogFile, bad: BadRows) -> tuple[npt.NDArray[np.int64], dict[str, str]]:

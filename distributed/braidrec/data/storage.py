@@ -133,6 +133,21 @@ class Location:
         return digest.hexdigest()
 
 
+def refuse_repeated_folders(top: Location) -> None:
+    """
+    Raises:
+        DatasetError: a folder below is reached twice, over a symbolic link, so that its files would count twice.
+    """
+    if not top.is_local:
+        return
+    seen: dict[str, str] = {}
+    for folder, _, _ in os.walk(top.path, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            raise DatasetError(f"{folder}: a symbolic link to {seen[real]}, which is read already: remove it")
+        seen[real] = folder
+
+
 def read_parquet(location: Location, columns: list[str] | None = None) -> Any:
     """One Parquet file as a table.
 
