@@ -90,8 +90,7 @@ class FullGraph:
 
 def _restriction_pays(whole: Hop, seeds: Tensor) -> bool:
     """Few seeds of a large graph have few of its edges; the many seeds of a small one are served by all of it."""
-    in_degree = whole.relation.in_degree
-    num_edges = int(in_degree[seeds.to(in_degree.device)].sum())
+    num_edges = int(whole.relation.in_degree_of(seeds).sum())
     return num_edges * _RESTRICTED_EDGE_COST < whole.structure.num_edges
 
 

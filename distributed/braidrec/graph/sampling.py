@@ -48,7 +48,7 @@ def draw_neighbours(
     frontier = dgl.sampling.sample_neighbors(relation.sampling_graph, _as_ids(destinations, relation), fan_out)
     if fan_out < 0:
         return _compact(frontier, destinations, exclude, None)
-    degree = relation.in_degree[destinations].float()
+    degree = relation.in_degree_of(destinations).float()
     return _compact(frontier, destinations, exclude, (degree / fan_out).clamp(min=1.0))
 
 
@@ -69,7 +69,7 @@ def draw_labor(
         importance_sampling=0,
         random_seed=dgl.backend.to_dgl_nd(torch.tensor([seed])),
     )
-    degree = relation.in_degree[destinations].float()
+    degree = relation.in_degree_of(destinations).float()
     return _compact(frontier, destinations, exclude, (degree / fan_out).clamp(min=1.0))
 
 

@@ -32,6 +32,7 @@ from braidrec.models.contract import LearnsRelations, PropagatesAhead, Recommend
 from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.gather import Gather, gather_among
 from braidrec.training.context import Collectives, WorkerContext
+from braidrec.training.environment import give_memory_back
 from braidrec.training.features import RESIDENT_BYTES
 from braidrec.training.model_factory import build_model
 from braidrec.training.objective_factory import build_objective, negative_sampler
@@ -333,6 +334,7 @@ def _delivery(
         )
         return stream, f"{plan.rows_per_rank:,} a worker, streamed each epoch"
     memory = MemoryDelivery(read_all(_chunks(folder, columns, context)), seed=seed, rank=rank)
+    give_memory_back()  # sorting took more than what is kept
     return memory, f"{plan.rows_per_rank:,} a worker, kept in memory ({shard_mb:.0f} MiB)"
 
 

@@ -32,6 +32,8 @@ def test_degrees_are_networkx_degrees() -> None:
     relation = built(PAIRS)
     assert relation.in_degree.tolist() == relation.out_degree.tolist() == [d for _, d in sorted(graph.degree)]
     assert relation.num_edges == 2 * graph.number_of_edges() < 2 * len(PAIRS)  # repeated pairs became one
+    some = torch.tensor([3, NUM_USERS + 1, 0, 3])
+    assert relation.in_degree_of(some).tolist() == [graph.degree[node] for node in some.tolist()]
     assert relation.in_degree[NUM_USERS - 1] == relation.in_degree[-1] == 0  # isolated on either side
 
 
