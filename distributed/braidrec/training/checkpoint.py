@@ -5,17 +5,28 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.fs as pafs
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from braidrec.data.storage import HASH_CHUNK_BYTES, Location
 from braidrec.errors import CheckpointError
+from braidrec.training.checkpoint_rows import (
+    HeldRows,
+    RowBlock,
+    all_rows,
+    part_name,
+    parts_of,
+    read_blocks,
+    write_blocks,
+)
 
 MANIFEST = "manifest.json"
 STATE = "state.json"
@@ -45,6 +56,9 @@ class RunState:
 class CheckpointStore:
     """The checkpoints of one run: `<folder>/epoch-00012/{tensors.safetensors, state.json, manifest.json}`.
 
+    Tensors whose rows are dealt out over the ranks are in `rows-00000-of-00002.safetensors` and so on beside it, each
+    written by its rank; the manifest says which rows are where, so that any number of ranks can read them back.
+
     A checkpoint is written to a temporary folder and appears under its name in one rename; on object stores, which
     have no rename, the manifest with sizes and SHA-256 is uploaded last. Without a manifest that fits, a checkpoint
     does not exist.
@@ -58,17 +72,39 @@ class CheckpointStore:
     def __init__(self, folder: Location, *, warn: Callable[[str], None], keep: int = 2) -> None:
         self.folder, self._warn, self._keep = folder, warn, keep
 
-    def save(self, tensors: Mapping[str, Tensor], state: RunState) -> None:
-        """Write the checkpoint of `state.epoch`, then remove those that are neither new nor best."""
+    def begin(self, epoch: int) -> None:
+        """Make room for the rows that the ranks are about to save. One rank does, and the others wait for it."""
+        place = self._rows_place(epoch)
+        place.remove()
+        place.filesystem.create_dir(place.path, recursive=True)
+
+    def save_rows(self, epoch: int, blocks: Mapping[str, RowBlock], *, rank: int, num_ranks: int) -> None:
+        """Write one rank's rows, for the `save` that follows when all have."""
+        place, file = self._rows_place(epoch), part_name(rank, num_ranks)
+        with tempfile.TemporaryDirectory(prefix="braidrec-rows-") as name:
+            written = (Path(place.path) if place.is_local else Path(name)) / file
+            rows = write_blocks(written, blocks)
+            entry = {**_fingerprint(written), "rows": rows}
+            if not place.is_local:
+                pafs.copy_files(str(written), f"{place.path}/{file}", destination_filesystem=place.filesystem)
+        place.child(f"{file}.json").write_bytes(json.dumps(entry).encode())
+
+    def save(self, tensors: Mapping[str, Tensor], state: RunState, *, num_parts: int = 0) -> None:
+        """Write the checkpoint of `state.epoch`, then remove those that are neither new nor best.
+
+        Args:
+            num_parts: ranks that have saved rows, all of them since the last `begin`.
+        """
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=self._scratch()) as name:
             staging = Path(name) / _folder_name(state.epoch)
             staging.mkdir()
             contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
             save_file(contiguous, staging / TENSORS)
             (staging / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
-            manifest = {file: _fingerprint(staging / file) for file in (TENSORS, STATE)}
+            manifest: dict[str, Any] = {file: _fingerprint(staging / file) for file in (TENSORS, STATE)}
+            manifest |= self._take_rows(state.epoch, num_parts, staging)
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            self._publish(staging, self.folder.child(staging.name))
+            self._publish(staging, self.folder.child(staging.name), anew=num_parts == 0)
         self._prune(state)
 
     def epochs(self) -> list[int]:
@@ -95,36 +131,75 @@ class CheckpointStore:
     def is_good(self, epoch: int, *, instead: str) -> bool:
         """Whether the checkpoint is whole; if not, a warning says what is wrong with it and what happens `instead`."""
         try:
-            self.load(epoch)
+            with self._opened(epoch, all_rows):
+                return True
         except CheckpointError as error:
             self._warn(f"{error}; {instead}")
             return False
-        return True
 
-    def load(self, epoch: int) -> tuple[dict[str, Tensor], RunState]:
-        """Verify and read one checkpoint.
+    def load(
+        self, epoch: int, held: HeldRows = all_rows, *, wanted: Callable[[str], bool] = lambda name: True
+    ) -> tuple[dict[str, Tensor], RunState]:
+        """Verify and read one checkpoint, or what one rank needs of it.
 
+        Args:
+            held: by name, the rows that are wanted of a tensor; of the others all.
+            wanted: by name, whether a tensor is.
         Raises:
             CheckpointError: not there, incomplete, or its content is not what was written.
         """
+        with self._opened(epoch, held) as (local, manifest, state):
+            tensors = read_blocks(local, manifest, held, wanted)
+            with safe_open(local / TENSORS, framework="pt") as opened:
+                for name in filter(wanted, opened.keys()):
+                    rows = held(name)
+                    tensors[name] = (
+                        opened.get_tensor(name) if rows is None else opened.get_slice(name)[rows.start : rows.stop]
+                    )
+            return tensors, state
+
+    @contextmanager
+    def _opened(self, epoch: int, held: HeldRows) -> Iterator[tuple[Path, dict[str, Any], RunState]]:
+        """The files of a checkpoint that hold what is wanted, verified, in a folder on this machine."""
         where = self.folder.child(_folder_name(epoch))
         with tempfile.TemporaryDirectory(prefix="braidrec-checkpoint-") as name:
             local = Path(where.path) if where.is_local else Path(name)
-            try:
+
+            def bring(file: str) -> Path:
                 if not where.is_local:
-                    pafs.copy_files(where.path, name, source_filesystem=where.filesystem)
-                manifest = json.loads((local / MANIFEST).read_text(encoding="utf-8"))
-                for file in (TENSORS, STATE):
-                    if _fingerprint(local / file) != manifest[file]:
+                    pafs.copy_files(f"{where.path}/{file}", str(local / file), source_filesystem=where.filesystem)
+                return local / file
+
+            try:
+                manifest = json.loads(bring(MANIFEST).read_text(encoding="utf-8"))
+                for file in (TENSORS, STATE, *parts_of(manifest, held)):
+                    found = _fingerprint(bring(file))
+                    if found != {key: manifest[file][key] for key in found}:
                         raise CheckpointError(
                             f"{where.uri}/{file} is damaged: its size or SHA-256 is not what was written"
                         )
                 state = RunState(**json.loads((local / STATE).read_text(encoding="utf-8")))
-                return load_file(local / TENSORS), state
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                yield local, manifest, state
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
                 raise CheckpointError(
                     f"{where.uri} is not a complete checkpoint ({type(error).__name__}: {error})"
                 ) from None
+
+    def _rows_place(self, epoch: int) -> Location:
+        """Where the ranks leave their rows: out of sight, or where there is no rename, where they are to stay."""
+        name = _folder_name(epoch)
+        return self.folder.child(f".saving-rows-{name}" if self.folder.is_local else name)
+
+    def _take_rows(self, epoch: int, num_parts: int, staging: Path) -> dict[str, Any]:
+        """What the manifest says of the ranks' files, which on a local disk move to the others."""
+        place, entries = self._rows_place(epoch), {}
+        for rank in range(num_parts):
+            file = part_name(rank, num_parts)
+            entries[file] = json.loads(place.child(f"{file}.json").read_bytes())
+            place.child(f"{file}.json").remove()
+            if place.is_local:
+                os.replace(f"{place.path}/{file}", staging / file)
+        return entries
 
     def _scratch(self) -> str | None:
         """Beside the target if that is local, so that the rename stays on one filesystem."""
@@ -133,8 +208,9 @@ class CheckpointStore:
         Path(self.folder.path).mkdir(parents=True, exist_ok=True)
         return self.folder.path
 
-    def _publish(self, staging: Path, target: Location) -> None:
-        target.remove()
+    def _publish(self, staging: Path, target: Location, *, anew: bool) -> None:
+        if anew or target.is_local:
+            target.remove()
         if target.is_local:
             _sync(staging)
             os.rename(staging, target.path)

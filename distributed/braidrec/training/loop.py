@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
@@ -21,17 +21,13 @@ from braidrec.evaluation.ranker import Ranker, VectorRanker
 from braidrec.graph.relation import Relation
 from braidrec.models.contract import Encoded
 from braidrec.training.build import Parts
-from braidrec.training.checkpoint import CheckpointStore, RunState, prefixed, with_prefix
+from braidrec.training.checkpoint import CheckpointStore, RunState
 from braidrec.training.context import WorkerContext
 from braidrec.training.events import EpochEnd, Finished, Note, Progress, Started
-from braidrec.training.optimizers import (
-    learning_rate_factor,
-    optimizer_tensors,
-    restore_optimizers,
-    set_learning_rate,
-)
+from braidrec.training.optimizers import learning_rate_factor, set_learning_rate
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
+from braidrec.training.saved_state import OPTIMIZER, SavedState
 from braidrec.training.step import Position, TrainStep
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
 from braidrec.training.validation import (
@@ -66,6 +62,8 @@ class Loop:
         self.rows_per_epoch = plan.total_rows
         self.rate = learning_rate_factor(config.training.optimizer, config.training.epochs * self.steps_per_epoch)
         self.store = CheckpointStore(run_folder.child("checkpoints"), warn=self._warn)
+        assert isinstance(parts.model, nn.Module)
+        self.saved = SavedState(parts.tables, parts.model, parts.optimizers, self.store, context)
         self.step = self._make_step()
         self.valid = self._evaluation("valid", mask="train", detail=False)
         wanted = config.evaluation.test
@@ -105,7 +103,7 @@ class Loop:
         last = epoch == self.config.training.epochs or self._out_of_patience()
         if improved or last or epoch % self.config.training.checkpoint_every == 0:
             with self.timer.phase("checkpoint"):  # counted to the next epoch
-                self._save()
+                self.saved.save(self.state)
 
     def _peak_memory(self) -> dict[str, float]:
         """Of the rank that needs most."""
@@ -236,30 +234,15 @@ class Loop:
         in_tables = sum(table.num_rows * table.weight.shape[1] for table in self.parts.tables.values())
         return in_tables + sum(each.numel() for each in self.parts.model.parameters() if each.requires_grad)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        assert isinstance(self.parts.model, nn.Module)
-        tables = {name: table.weight for name, table in self.parts.tables.items()}
-        return (
-            prefixed("table", tables)
-            | prefixed("model", self.parts.model.state_dict())
-            | prefixed("optimizer", optimizer_tensors(self.parts.optimizers))
-        )
-
-    def _save(self) -> None:
-        """Rank 0 writes, for all ranks hold the same; the others wait, so that no rank runs ahead of a checkpoint."""
-        if self.context.rank == 0:
-            self.store.save(self._tensors(), self.state)
-        self.context.barrier()
-
     def _resume(self) -> None:
         epoch = self._agreed(self.store.newest_good)
         if epoch == 0:
             return
-        tensors, state = self.store.load(epoch)
+        tensors, state = self.store.load(epoch, self.saved.held)
         if state.config_hash != self.state.config_hash:
             raise CheckpointError(f"{self.store.folder.uri}: written by another configuration; choose another run name")
         self.state = state
-        self._put(tensors, optimizers=True)
+        self.saved.put(tensors, optimizers=True)
         self.context.emit(Note(message=f"continuing after epoch {state.epoch} from {self.store.folder.uri}"))
 
     def _restore_best(self) -> None:
@@ -267,7 +250,8 @@ class Loop:
         best = self.state.best_epoch
         instead = f"the results are those of the last epoch, {self.state.epoch}, not of the best, {best}"
         if self._agreed(lambda: best if self.store.is_good(best, instead=instead) else 0):
-            self._put(self.store.load(best)[0], optimizers=False)
+            tensors, _ = self.store.load(best, self.saved.held, wanted=lambda name: not name.startswith(OPTIMIZER))
+            self.saved.put(tensors, optimizers=False)
         else:
             self.state = replace(self.state, best_epoch=self.state.epoch)
 
@@ -275,15 +259,6 @@ class Loop:
         """What rank 0 decides. Each rank for itself could see a storage in another state, and train another model."""
         number = decide() if self.context.rank == 0 else 0
         return int(self.context.all_reduce(torch.tensor([number], device=self.context.device)))
-
-    def _put(self, tensors: dict[str, Tensor], *, optimizers: bool) -> None:
-        assert isinstance(self.parts.model, nn.Module)
-        with torch.no_grad():
-            for name, values in with_prefix("table", tensors).items():
-                self.parts.tables[name].weight.copy_(values)
-        self.parts.model.load_state_dict(with_prefix("model", tensors))
-        if optimizers:
-            restore_optimizers(self.parts.optimizers, with_prefix("optimizer", tensors))
 
     def _make_step(self) -> TrainStep:
         parts, config = self.parts, self.config

@@ -123,4 +123,7 @@ def _degrees(spec: TableSpec, world: World) -> Tensor:
 
 
 def _size(num_bytes: float) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB" if num_bytes >= 2**30 else f"{num_bytes / 2**20:.0f} MiB"
+    for unit, of in (("GiB", 2**30), ("MiB", 2**20)):
+        if num_bytes >= of:
+            return f"{num_bytes / of:.1f} {unit}"
+    return f"{num_bytes / 2**10:.1f} KiB"

@@ -1,17 +1,22 @@
 """What the tests of sharded tables let the ranks do; imported by the spawned processes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from two_process_tasks import train_whole
+from step_cases import Case, make_step
 
+from braidrec.data.delivery import Rows
+from braidrec.data.storage import Location
 from braidrec.models.contract import TableSpec
-from braidrec.training.context import Collectives
+from braidrec.training.checkpoint import CheckpointStore, RunState
+from braidrec.training.context import Collectives, WorkerContext
 from braidrec.training.partition import RowPartition
+from braidrec.training.saved_state import SavedState
 from braidrec.training.sharded_table import ShardedTable
+from braidrec.training.step import Position, TrainStep
 
-__all__ = ["exchange", "fetch_and_collect", "train_whole"]
 ROWS, WIDTH = 50, 6
 SPEC = TableSpec(width=WIDTH, std=1.0)
 
@@ -57,3 +62,62 @@ def fetch_and_collect(
         "held": (table.held.start, table.held.stop),
         "all": table.all_rows().numpy(),
     }
+
+
+def steps_and_save(context: WorkerContext, case: Case, batches: list[Rows], folder: Path) -> None:
+    """Train some steps from the start and save where that leads."""
+    step, saved, _ = _saving(context, case, folder)
+    for number, rows in enumerate(batches):
+        step.run(rows, Position(epoch=1, step=number, global_step=number))
+    saved.save(state_of(1))
+
+
+def load_and_go_on(context: WorkerContext, case: Case, batches: list[Rows], folder: Path) -> dict[str, Any]:
+    """Restore, take some more steps, and say what came of it; a table in full."""
+    step, saved, store = _saving(context, case, folder)
+    assert store.newest_good() == 1
+    tensors, state = store.load(1, saved.held)
+    assert state == state_of(1)
+    saved.put(tensors, optimizers=True)
+    restored = step.tables["id"].all_rows().numpy().copy()
+    losses = [
+        step.run(rows, Position(epoch=2, step=number, global_step=number)).losses.numpy()
+        for number, rows in enumerate(batches)
+    ]
+    return {
+        "restored": restored,
+        "losses": losses,
+        "table": step.tables["id"].all_rows().numpy(),
+        "own": [parameter.detach().numpy() for parameter in step.own_parameters],
+        "held": len(step.tables["id"].held),
+        "loaded": {name: len(tensor) for name, tensor in tensors.items() if tensor.dim()},
+    }
+
+
+def save_where_one_rank_cannot(context: WorkerContext, folder: Path) -> None:
+    """Rank 1's disk is full while it writes its rows."""
+    _, saved, store = _saving(context, Case(sharded=True), folder)
+    saved.save(state_of(1))
+    if context.rank == 1:
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        store.save_rows = full  # type: ignore[method-assign]
+    saved.save(state_of(2))
+
+
+def state_of(epoch: int) -> RunState:
+    return RunState(
+        epoch=epoch, global_step=epoch, best_epoch=1, best_value=None, stale_validations=0, config_hash="of the test"
+    )  # fmt: skip
+
+
+def _saving(context: WorkerContext, case: Case, folder: Path) -> tuple[TrainStep, SavedState, CheckpointStore]:
+    step, table = make_step(case, context)
+    store = CheckpointStore(Location.of(folder), warn=warn)
+    return step, SavedState({"id": table}, step.model, step.optimizers, store, context), store
+
+
+def warn(message: str) -> None:
+    raise AssertionError(message)

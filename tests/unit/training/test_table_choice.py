@@ -27,7 +27,7 @@ def test_sharded_where_a_copy_takes_more_than_half_of_the_memory(optimizer: str,
     fits = choose(optimizer=optimizer, sparse=sparse, memory_bytes=2 * need)
     too_large = choose(optimizer=optimizer, sparse=sparse, memory_bytes=2 * need - 2)
     assert (fits.placement, too_large.placement) == ("replicated", "sharded")
-    assert f"would be {need / MIB:.0f} MiB with {optimizer}'s state" in too_large.reason
+    assert f"would be {need / MIB:.1f} MiB with {optimizer}'s state" in too_large.reason
     assert ("and gradients" in too_large.reason) == (not sparse)
 
 
@@ -35,5 +35,5 @@ def test_one_worker_and_explicit_wishes() -> None:
     assert choose(memory_bytes=1, world_size=1).placement == "replicated"
     assert choose(memory_bytes=1, wanted="replicated").placement == "replicated"
     assert choose(wanted="sharded", world_size=1) == TablesChoice(
-        "sharded", "as configured; a whole copy is 4 MiB with sgd's state, of 1024.0 GiB"
+        "sharded", "as configured; a whole copy is 4.2 MiB with sgd's state, of 1024.0 GiB"
     )
