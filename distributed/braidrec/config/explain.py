@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from braidrec.config.scalars import FOLDER_NAME
 from braidrec.config.shape import alternatives, element_of, models_among, tags_of
 
 _WANTED = {
@@ -48,6 +49,11 @@ def _explain_one(kind: type[BaseModel], detail: Any) -> str:
     if problem == "literal_error":
         choices = _choices_in(detail["ctx"]["expected"])
         return f"{key}: must be one of {', '.join(choices)}, not {_show(seen)}.{_nearest(str(seen), choices)}"
+    if problem == "string_pattern_mismatch" and detail["ctx"]["pattern"] == FOLDER_NAME:
+        return (
+            f"{key.removesuffix('.[key]')}: {_show(seen)} becomes a folder: letters, digits, '_', '-' and '.' only, "
+            "neither of the last two at the beginning"
+        )
     wanted = _WANTED.get(problem)
     if wanted is None:
         return f"{key or '(top level)'}: {detail['msg'].replace('Input should be', 'must be')}, not {_show(seen)}"

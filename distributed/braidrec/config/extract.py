@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from braidrec.config.base import Strict
 from braidrec.config.encoders import EncoderConfig
-from braidrec.config.scalars import Positive, PositiveFloat, Share
+from braidrec.config.scalars import FolderName, Positive, PositiveFloat, Share
 
 ManifestFormat = Literal["auto", "csv", "tsv", "jsonl", "parquet"]
 
@@ -101,9 +101,7 @@ class ExtractConfig(Strict):
     """One extraction: one modality of one data set."""
 
     data: str = Field(description="Dataset folder that gets the features (docs/dataset-format.md).")
-    modality: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(
-        description="Name of the modality, the folder in `features/`."
-    )
+    modality: FolderName = Field(description="Name of the modality, the folder in `features/`.")
     source: ExtractSourceConfig = DatasetSourceConfig()
     text: TextFieldsConfig = TextFieldsConfig()
     encoder: EncoderConfig

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import FolderName
 
 Positive = Annotated[int, Field(gt=0)]
 HeldOut = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -96,7 +97,7 @@ class MMRecSourceConfig(Strict):
         default=MMRecColumnsConfig(),
         description="rating, timestamp and split are found by their usual names where they are null.",
     )
-    modalities: dict[str, str] | None = Field(
+    modalities: dict[FolderName, str] | None = Field(
         default=None, description="File name of each modality; null: every `<modality>_feat.npy`; {}: none."
     )
 
@@ -273,12 +274,12 @@ class PrepareConfig(Strict):
     name: str | None = Field(default=None, description="Name of the data set; null: the last part of `output`.")
     seed: Annotated[int, Field(ge=0)] = Field(default=42, description="Decides random splits and the stored order.")
     source: SourceConfig
-    features: dict[str, FeaturesConfig] = Field(default_factory=dict, description="Vectors of each modality.")
-    user_features: dict[str, UserFeaturesConfig] = Field(
+    features: dict[FolderName, FeaturesConfig] = Field(default_factory=dict, description="Vectors of each modality.")
+    user_features: dict[FolderName, UserFeaturesConfig] = Field(
         default_factory=dict, description="Vectors of each modality of the users, for `features/user/`."
     )
     items: ItemsConfig | None = Field(default=None, description="A table about the items.")
-    media: dict[str, MediaFolderConfig] = Field(default_factory=dict, description="Raw files of each modality.")
+    media: dict[FolderName, MediaFolderConfig] = Field(default_factory=dict, description="Raw files of each modality.")
     on_bad_row: Literal["refuse", "quarantine"] = Field(
         default="refuse",
         description="A row with a missing id, a rating that is no finite number and the like: stop, or set it aside in "

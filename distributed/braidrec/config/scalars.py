@@ -1,4 +1,4 @@
-"""Bounded numbers that many configuration types have."""
+"""Bounded numbers and names that many configuration types have."""
 
 from typing import Annotated
 
@@ -10,3 +10,6 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
+FOLDER_NAME = r"^\w[\w.-]*$"
+FolderName = Annotated[str, Field(pattern=FOLDER_NAME)]
+"""A name that is a folder's or a file's too, and leads nowhere else."""

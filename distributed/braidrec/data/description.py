@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import FolderName
 
 SCHEMA_VERSION: Literal[1] = 1
 DESCRIPTION_FILE = "dataset.json"
@@ -100,10 +101,10 @@ class DatasetDescription(Strict):
     splits: dict[Split, SplitDescription]
     protocol: ProtocolDescription
     options: dict[str, Any] = Field(default_factory=dict, description="What it was prepared from and how.")
-    modalities: dict[str, ModalityDescription] = Field(default_factory=dict, description="Of the items.")
-    user_modalities: dict[str, ModalityDescription] = Field(default_factory=dict, description="Of the users.")
-    relations: dict[str, RelationDescription] = Field(default_factory=dict)
-    media: dict[str, MediaDescription] = Field(default_factory=dict)
+    modalities: dict[FolderName, ModalityDescription] = Field(default_factory=dict, description="Of the items.")
+    user_modalities: dict[FolderName, ModalityDescription] = Field(default_factory=dict, description="Of the users.")
+    relations: dict[FolderName, RelationDescription] = Field(default_factory=dict)
+    media: dict[FolderName, MediaDescription] = Field(default_factory=dict)
     dropped: tuple[DroppedEntry, ...] = ()
     notes: tuple[str, ...] = ()
     files: dict[str, FileEntry] = Field(description="Every other file of the folder, by relative path.")

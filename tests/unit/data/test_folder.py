@@ -295,3 +295,18 @@ def test_vectors_are_stored_as_fixed_size_lists(folder):
     schema = pq.read_schema(folder / "features" / "image" / "part-00000.parquet")
     assert schema.field("vector").type == pa.list_(pa.float16(), 3)
     assert schema.field("item").type == pa.int32()
+
+
+def test_names_that_lead_out_of_the_folder_are_refused(tmp_path, folder):
+    """What dataset.json names is looked for among the folder's own files only."""
+    outside = tmp_path / "outside.parquet"
+    outside.write_bytes((folder / "users.parquet").read_bytes())
+    described = json.loads((folder / "dataset.json").read_text())
+    for name in ("../outside.parquet", str(outside)):
+        edit_description(folder, files=described["files"] | {name: described["files"]["users.parquet"]})
+        with pytest.raises(DatasetError, match=r"outside\.parquet: no such file"):
+            DatasetFolder.open(str(folder))
+    modality = described["modalities"]["image"]
+    edit_description(folder, files=described["files"], modalities={"../../image": modality})
+    with pytest.raises(DatasetError, match=r"modalities\.\.\./\.\./image"):
+        DatasetFolder.open(str(folder))

@@ -41,3 +41,9 @@ def test_mmrec_columns_can_be_overridden_one_by_one():
     ).source
     assert isinstance(source, MMRecSourceConfig)
     assert (source.columns.user, source.columns.item, source.columns.rating) == ("userID", "itemID", "stars")
+
+
+def test_names_of_folders_lead_nowhere_else():
+    for key in ("features", "user_features", "media"):
+        with pytest.raises(ConfigError, match=rf"{key}\.\.\./x: '\.\./x' becomes a folder: letters"):
+            load_config(PrepareConfig, [], [f"{key}={{../x: {{}}}}", "output=/tmp/x"])
