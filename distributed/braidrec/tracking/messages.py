@@ -1,6 +1,6 @@
 """What is sent to the tracking server, as plain validated records, so that it can wait in a file and be sent later."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -91,6 +91,8 @@ class Dataset(Record):
     name: str
     path: str
     digest: str
+    features: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Where the vectors come from, by modality."""
 
 
 class Model(Record):

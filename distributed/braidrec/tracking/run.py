@@ -6,7 +6,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -45,11 +45,16 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetLineage:
-    """The data set that is trained on: its name, its URI or absolute path, and the hash of its content."""
+    """The data set that is trained on: its name, its URI or absolute path, and the hash of its content.
+
+    Attributes:
+        features: where the vectors come from, by modality that the training uses, as `dataset.json` says.
+    """
 
     name: str
     path: str
     digest: str
+    features: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +160,8 @@ class MlflowRun:
         self._put(Tags(values={"braidrec.dataset.digest": dataset.digest}))
         self._put(Parameters(values=parameters(config)))
         self._put(Text(path="config.yaml", content=redact(config_yaml)))
-        self._put(Dataset(name=dataset.name, path=redact(dataset.path), digest=dataset.digest))
+        features = {name: dict(provenance) for name, provenance in dataset.features.items()}
+        self._put(Dataset(name=dataset.name, path=redact(dataset.path), digest=dataset.digest, features=features))
         earlier = [point for epoch, metrics in previous for point in _points(metrics, epoch)]
         if earlier:
             self._put(EarlierMetrics(points=tuple(earlier)))

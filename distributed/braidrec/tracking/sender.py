@@ -222,6 +222,7 @@ class Sender:
             # MLflow names its sources of files after the scheme of their URI.
             source_type=scheme if separator else "local",
             source=json.dumps({"uri": message.path}),
+            profile=json.dumps({"features": message.features}, ensure_ascii=False) if message.features else None,
         )
         context = InputTag("mlflow.data.context", "training")
         self._client.log_inputs(self._run_id, datasets=[DatasetInput(entity, [context])])

@@ -17,10 +17,20 @@ from braidrec.tracking.naming import redact
 from braidrec.tracking.run import DatasetLineage, MlflowRun
 from braidrec.tracking.store import absolute_tracking_uri, default_tracking_uri
 from braidrec.training.events import Listener
+from braidrec.training.features import modalities_of
 from braidrec.training.result import TrainResult
 from braidrec.training.run_folder import RunFolder
 
 RUN_FILE = "mlflow.json"
+
+
+def lineage_of(dataset: DatasetFolder, config: RunConfig) -> DatasetLineage:
+    """The data set, and where the vectors come from that the model looks at (users' modalities as `user/<name>`)."""
+    described, model = dataset.description, config.model
+    features = {name: described.modalities[name].provenance for name in modalities_of(model.modalities, dataset)}
+    for name in modalities_of(model.user_modalities, dataset):
+        features[f"user/{name}"] = described.user_modalities[name].provenance
+    return DatasetLineage(name=dataset.location.name, path=dataset.path, digest=dataset.digest, features=features)
 
 
 class Tracked:
@@ -86,7 +96,7 @@ class Tracked:
         self._run.start(
             config=self._config.to_plain(),
             config_yaml=to_yaml(self._config),
-            dataset=DatasetLineage(name=dataset.location.name, path=dataset.path, digest=dataset.digest),
+            dataset=lineage_of(dataset, self._config),
             previous=previous,
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from braidrec.tracking import MlflowRun
+from braidrec.tracking import DatasetLineage, MlflowRun
 from braidrec.tracking.outbox_file import read_outbox
 from braidrec.tracking.replay import main as replay
 from braidrec.tracking.source import library_revision
@@ -99,6 +99,14 @@ def _check_lineage(inputs: list[Any]) -> None:
     assert (entry.dataset.name, entry.dataset.digest) == ("planted", ("0123456789abcdef" * 4)[:36])
     assert json.loads(entry.dataset.source) == {"uri": "/data/planted"}
     assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
+
+
+def test_where_the_vectors_come_from_is_an_input_of_the_run(started: Start, client: Any) -> None:
+    features = {"image": {"encoder": "torchvision", "weights": {"sha256": "ab"}}, "text": {"kind": "imported"}}
+    lineage = DatasetLineage(name="d", path="/d", digest="0" * 64, features=features)
+    outcome = started(begin={"dataset": lineage}).finish("FINISHED")
+    (entry,) = client.get_run(outcome.run_id).inputs.dataset_inputs
+    assert json.loads(entry.dataset.profile) == {"features": features}
 
 
 def test_failure_keeps_its_reason(started: Start, client: Any) -> None:
