@@ -69,15 +69,17 @@ def without_modalities(
         shares: of the items that have a modality.
         inform: told what is going on, and of what cannot be evaluated.
     """
-    finished = [record for record in finals if record.state == "finished"]
-    if finished and shares:
-        inform("the finalists are tested once more, without their modalities")
-    for record in finished:
+    said = False
+    for record in finals:
         run = folder.runs.child(record.name)
         try:
             known = tests_without(run, base.evaluation.mask)
-            wanted = [(name, share) for name in _modalities(run) for share in shares]
-            _test_without(run, [each for each in wanted if each not in known], base)
+            used = _modalities(run) if record.state == "finished" else ()
+            wanted = [(name, share) for name in used for share in shares if (name, share) not in known]
+            if wanted and not said:
+                inform("the finalists are tested once more, without their modalities")
+                said = True
+            _test_without(run, wanted, base)
         except Exception as error:  # the finalists have their results
             inform(f"{record.name} was not tested without its modalities: {first_line(error)}")
 

@@ -73,6 +73,13 @@ def source_of(folder: Path) -> tuple[SearchSource, Book]:
     return SearchSource(sweep, runs, book, tasks, Audience()), book
 
 
+def keys_in(value: Any) -> set[str]:
+    """Every key, at any depth."""
+    if isinstance(value, dict):
+        return set(value) | {key for inner in value.values() for key in keys_in(inner)}
+    return {key for inner in value for key in keys_in(inner)} if isinstance(value, list | tuple) else set()
+
+
 def ended(number: int, overrides: dict[str, Any], score: float | None, state: str = "finished") -> TrialRecord:
     """A trial that has ended after ten epochs, on which its score grew evenly."""
     curve = [] if score is None else [(epoch, score * epoch / 10) for epoch in range(1, 11)]
