@@ -157,6 +157,38 @@ class PropagationConfig(Strict):
         return self
 
 
+class MirrorGradientConfig(Strict):
+    """In some steps the update is followed by a smaller one in the other direction, on the same batch, which leads to
+    flatter minima (Mirror Gradient, Zhong et al., WWW 2024)."""
+
+    down: PositiveFloat = Field(default=1.0, description="α₁, factor on the gradient of the update.")
+    up: PositiveFloat = Field(
+        default=0.5, description="α₂, factor on the gradient of the update against it; below `down`."
+    )
+    every: Positive = Field(default=3, description="β: it is every β-th step of an epoch, the first included.")
+
+    @model_validator(mode="after")
+    def _leads_down(self) -> "MirrorGradientConfig":
+        if self.up >= self.down:
+            raise ValueError(f"up={self.up} must be below down={self.down}: the way has to lead downwards")
+        return self
+
+
+class AdversarialConfig(Strict):
+    """The loss counts a second time where what the model reads is moved by ε to where the loss rises (AMR, Tang et al.,
+    IEEE TKDE 2020; on embeddings APR, He et al., SIGIR 2018)."""
+
+    target: Literal["features", "embeddings"] = Field(
+        default="features",
+        description="What is moved: the items' feature vectors in each modality, or the rows of the embedding tables.",
+    )
+    epsilon: PositiveFloat = Field(
+        default=0.1, description="ε, by how much each row is moved, in its own units: see the length of the vectors."
+    )
+    weight: PositiveFloat = Field(default=1.0, description="λ of the loss there.")
+    start_epoch: Positive = Field(default=1, description="The first epoch with it; those before train without.")
+
+
 class OptimizerConfig(Strict):
     """adam is dense and exact; the others touch only a batch's rows, row_adagrad with one number of state a row."""
 
@@ -169,6 +201,7 @@ class OptimizerConfig(Strict):
     )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default=0, description="Steps of linear warm-up from zero.")
     gradient_clip: Annotated[float, Field(gt=0)] | None = Field(default=None, description="Largest gradient norm.")
+    mirror_gradient: MirrorGradientConfig | None = Field(default=None, description="Null: updates lead down only.")
 
 
 class TrainingConfig(Strict):
@@ -193,6 +226,7 @@ class TrainingConfig(Strict):
         description="Number format in which sharded rows and their gradients travel between workers; the rows "
         "themselves are kept in fp32.",
     )
+    adversarial: AdversarialConfig | None = Field(default=None, description="Null: training without an adversary.")
     checkpoint_every: Positive = Field(default=1, description="Epochs between two checkpoints of the last state.")
 
 

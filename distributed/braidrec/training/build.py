@@ -34,6 +34,7 @@ from braidrec.objectives.gather import Gather, gather_among
 from braidrec.training.context import Collectives, WorkerContext
 from braidrec.training.environment import give_memory_back
 from braidrec.training.features import RESIDENT_BYTES
+from braidrec.training.hardening import moves_features
 from braidrec.training.model_factory import build_model
 from braidrec.training.objective_factory import build_objective, negative_sampler
 from braidrec.training.optimizers import ROWS_ONLY, build_optimizers
@@ -204,8 +205,9 @@ def _place_tables(
 
 
 def _propagated_ahead(config: RunConfig, model: Recommender, world: World, graph: FullGraph) -> tuple[str, ...]:
-    """The strands that are propagated here once. Without a batch's own edges each batch has another graph."""
-    if not isinstance(model, PropagatesAhead) or config.training.propagation.exclude_targets:
+    """The strands that are propagated here once. Without a batch's own edges each batch has another graph, and an
+    adversary moves the features in every step."""
+    if not isinstance(model, PropagatesAhead) or config.training.propagation.exclude_targets or moves_features(config):
         return ()
     assert isinstance(model, nn.Module)
     model.eval()  # in full precision, whatever the hops have in training

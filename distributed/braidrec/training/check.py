@@ -185,6 +185,25 @@ def _check_item_graph_of_system(config: RunConfig) -> None:
         )
 
 
+def _check_adversarial(config: RunConfig) -> None:
+    """What it moves must be there, and its epochs must come."""
+    wanted = config.training.adversarial
+    if wanted is None:
+        return
+    if wanted.start_epoch > config.training.epochs:
+        raise ConfigError(
+            f"training.adversarial.start_epoch={wanted.start_epoch} comes after the last epoch, "
+            f"training.epochs={config.training.epochs}: give an earlier one, or remove training.adversarial"
+        )
+    modalities = config.model.modalities
+    frozen = modalities.use == ("*",) or set(modalities.use) - set(modalities.trainable)
+    if wanted.target == "features" and not frozen:
+        raise ConfigError(
+            "training.adversarial.target=features: the model looks at no frozen features; name modalities in "
+            "model.modalities.use, or use target=embeddings"
+        )
+
+
 def _check_cut_offs(config: RunConfig) -> None:
     at = config.evaluation.at
     if not at or len(set(at)) < len(at):
@@ -273,5 +292,6 @@ def _check_nothing_is_ignored(config: RunConfig) -> None:
         raise ConfigError(
             "training.propagation.exclude_targets=true needs mode=sampled: the full graph is shared by all batches"
         )
+    _check_adversarial(config)
     if config.workers.backend == "nccl" and not config.workers.gpu:
         raise ConfigError("workers.backend=nccl is for GPUs: set workers.gpu=true, or backend=auto")

@@ -24,6 +24,7 @@ from braidrec.training.build import Parts
 from braidrec.training.checkpoint import CheckpointStore, RunState
 from braidrec.training.context import WorkerContext
 from braidrec.training.events import EpochEnd, Finished, Note, Progress, Started
+from braidrec.training.hardening import build_adversary, build_mirror
 from braidrec.training.optimizers import learning_rate_factor, set_learning_rate
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
@@ -182,9 +183,10 @@ class Loop:
         }
 
     def _keep_score(self, epoch: int, metrics: dict[str, float]) -> bool:
-        """Update best and patience; without a monitored metric the newest epoch is the best."""
+        """Update best and patience; with neither a metric nor (yet) an adversary that is wanted, the newest is best."""
         monitor = self.config.evaluation.monitor
-        if monitor is None:
+        # Epochs before the adversary comes are a preparation: none of them may be chosen, or end the run.
+        if monitor is None or self._is_preparation(epoch):
             self.state = replace(self.state, best_epoch=epoch, best_value=None, stale_validations=0)
             return False
         value, best = metrics.get(f"valid/{monitor}"), self.state.best_value
@@ -198,6 +200,10 @@ class Loop:
             return True
         self.state = replace(self.state, stale_validations=self.state.stale_validations + 1)
         return False
+
+    def _is_preparation(self, epoch: int) -> bool:
+        adversary = self.step.adversary
+        return adversary is not None and not adversary.is_active(epoch)
 
     def _out_of_patience(self) -> bool:
         patience = self.config.evaluation.patience
@@ -281,6 +287,8 @@ class Loop:
             seed=config.seed,
             context=self.context,
             timer=self.timer,
+            adversary=build_adversary(config.training),
+            mirror=build_mirror(config.training.optimizer),
         )
 
     def _evaluation(self, split: Split, *, mask: str, detail: bool) -> SplitEvaluation | None:

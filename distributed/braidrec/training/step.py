@@ -26,7 +26,9 @@ from braidrec.models.contract import (
 from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.gather import gather_among
 from braidrec.objectives.regulariser import half_squared_norm
+from braidrec.training.adversary import Adversary, Watch
 from braidrec.training.context import WorkerContext
+from braidrec.training.mirror import MirrorGradient
 from braidrec.training.optimizers import clip_gradients
 from braidrec.training.tables import Table
 from braidrec.training.timing import PhaseTimer
@@ -80,13 +82,16 @@ class TrainStep:
         seed: int,
         context: WorkerContext,
         timer: PhaseTimer,
+        adversary: Adversary | None = None,
+        mirror: MirrorGradient | None = None,
     ) -> None:
         self.model, self.tables, self.objective, self.regulariser = model, tables, objective, regulariser
         self.source, self.chains = source, chains
         self.negatives, self.per_positive = negatives, per_positive
         self.exclude_from = exclude_from
         self.num_users, self.num_items, self.features, self.cold = num_users, num_items, features, cold
-        self.term_names = ("loss", "regulariser", *model.term_names)
+        self.adversary, self.mirror = adversary, mirror
+        self.term_names = ("loss", "regulariser", *model.term_names, *(["adversarial"] if adversary else []))
         self.gather = gather_among(context)
         self.optimizers, self.gradient_clip = optimizers, gradient_clip
         self.seed, self.context, self.timer = seed, context, timer
@@ -105,14 +110,15 @@ class TrainStep:
             batch = self.batch(rows, at)
             seeds, places = torch.unique(batch.nodes(self.num_users), return_inverse=True)
             inputs = self.inputs(batch, seeds, at)
+        factors = (1.0,) if self.mirror is None else self.mirror.factors(at.step)
+        results = [self._update(batch, inputs, places, at, factor) for factor in factors]
+        return results[0]
+
+    def _update(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position, factor: float) -> StepResult:
+        """Losses and gradients of the parameters as they stand, and an update by `factor` times the gradients."""
         with self.timer.phase("forward_backward"):
-            seed_device(self.context.device, seed_for(self.seed, "model", at.epoch, at.step, self.context.rank))
-            losses, weights = self.losses(batch, inputs, places, at)
-            # One collective for all scalars. A rank's NaN reaches every sum, so that all ranks stop at the same step.
-            totals = self.context.all_reduce(torch.cat([losses.detach(), weights.to(losses.dtype)]))
-            sums, over = totals.chunk(2)
-            self._refuse_nan(sums, at)
-            (losses / over.clamp(min=1e-12)).sum().backward()  # type: ignore[no-untyped-call]
+            total, sums, over = self._total(batch, inputs, places, at)
+            (factor * total).backward()  # type: ignore[no-untyped-call]
         with self.timer.phase("communication"):
             for table in self.tables.values():
                 table.collect(self.context)
@@ -126,6 +132,33 @@ class TrainStep:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
         return StepResult(losses=sums, weights=over, input_nodes=self._input_nodes(inputs))
+
+    def _total(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position) -> tuple[Tensor, Tensor, Tensor]:
+        """This rank's part of the loss, and `[T]` sums and weights over all ranks."""
+        attacked = self.adversary is not None and self.adversary.is_active(at.epoch)
+        watch = Watch(inputs, self.adversary.target) if self.adversary is not None and attacked else None
+        terms, sums, over = self._reduced(batch, inputs if watch is None else watch.inputs, places, at)
+        total = terms.sum()
+        if self.adversary is None:
+            return total, sums, over
+        value = weight = sums.new_zeros(1)
+        if watch is not None:
+            against = self.adversary.attack(_without_regulariser(terms), watch, self.context)
+            harder, harder_sums, harder_over = self._reduced(batch, against, places, at)
+            total = total + self.adversary.weight * _without_regulariser(harder)
+            mean = _without_regulariser(harder_sums / harder_over.clamp(min=1e-12))
+            value, weight = (self.adversary.weight * mean * over[0]).reshape(1), over[:1]
+        return total, torch.cat([sums, value]), torch.cat([over, weight])
+
+    def _reduced(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position) -> tuple[Tensor, Tensor, Tensor]:
+        """`[T]` this rank's parts of the terms, whose sum over all ranks are their means; `[T]` sums; `[T]` weights."""
+        seed_device(self.context.device, seed_for(self.seed, "model", at.epoch, at.step, self.context.rank))
+        losses, weights = self.losses(batch, inputs, places, at)
+        # One collective for all scalars. A rank's NaN reaches every sum, so that all ranks stop at the same step.
+        totals = self.context.all_reduce(torch.cat([losses.detach(), weights.to(losses.dtype)]))
+        sums, over = totals.chunk(2)
+        self._refuse_nan(sums, at)
+        return losses / over.clamp(min=1e-12), sums, over
 
     def _input_nodes(self, inputs: Inputs) -> int:
         every = self.num_users + self.num_items
@@ -225,7 +258,7 @@ class TrainStep:
     def _refuse_nan(self, losses: Tensor, at: Position) -> None:
         if bool(torch.isfinite(losses).all()):
             return
-        named = zip(self.term_names, losses, strict=True)
+        named = zip(self.term_names, losses, strict=False)  # the adversary's comes last and is made of the others
         bad = [f"{name}={float(value)}" for name, value in named if not value.isfinite()]
         raise DivergedError(
             f"epoch {at.epoch}, step {at.step}: {', '.join(bad)} before the update; "
@@ -241,6 +274,11 @@ class TrainStep:
             self.own_parameters, torch.split(flat, [p.numel() for p in self.own_parameters]), strict=True
         ):
             parameter.grad = values.view_as(parameter)
+
+
+def _without_regulariser(terms: Tensor) -> Tensor:
+    """The sum of `[T]` terms in the order of `TrainStep.term_names`, but for the second."""
+    return terms[0] + terms[2:].sum()
 
 
 def seed_device(device: torch.device, seed: int) -> None:

@@ -19,7 +19,7 @@ from braidrec.training.validation import encode_all
 FULL, BPR = {"mode": "full"}, {"kind": "bpr"}
 PRESETS = Path(__file__).parents[3] / "configs" / "models"
 WITHOUT_TRAINING = ("popularity", "item_knn", "itemknncbf")
-WITHOUT_GRAPH = ("bpr_mf", "vbpr", "vbpr_mm")
+WITHOUT_GRAPH = ("amr", "bpr_mf", "vbpr", "vbpr_mm")
 MASKED = {"kind": "contrast", "first": {"kind": "edge_mask"}}
 MOVES = ("strands.projectors", "encoders")
 """Parameters that every batch must move; others may have no part in it: the token of a modality that all items have."""

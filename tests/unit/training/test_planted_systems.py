@@ -27,6 +27,7 @@ MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
         "vbpr", "vbpr_mm", "mmgcn", "grcn", "slmrec", "bm3", "freedom", "mgcn", "lattice", "mmgcf", "layergcn",
         "selfcf", "dragon", "dualgnn",
     )},
+    "amr": ("amr", ("training.adversarial.start_epoch=8",)),
     "early": (None, (USE,)),
     "early, attention, concat": (None, (USE, "model.fusion={combine: concat, weighting: attention}")),
     "late": (None, (USE, "model.fusion.timing=late")),

@@ -49,6 +49,10 @@ CASES: Mapping[str, tuple[str, ...]] = {
         MF, "training.order=uniform_users", "objective.negatives={kind: popularity, per_positive: 2}",
         "training.optimizer={kind: sgd, learning_rate: 1.0}",
     ),
+    "lightgcn, mirror gradient": ("training.optimizer.mirror_gradient={every: 2, up: 0.3}",),
+    "lightgcn, sampled, an adversary from the third epoch on": (
+        SAMPLED, "training.adversarial={target: embeddings, start_epoch: 3, epsilon: 0.2}",
+    ),
     "checkpoints every third epoch": (
         "evaluation.monitor=null", "evaluation.patience=null", "training.checkpoint_every=3",
     ),

@@ -28,10 +28,12 @@ SYSTEMS = {
     "mgcn": (),
     "lattice": (),
     "mmgcf": (),
+    "amr": ("training.adversarial.start_epoch=1",),
     "dragon": (),
     "dualgnn": (),
     "selfcf": ("model.encoder.view=edge_dropout",),
 }
+WITHOUT_GRAPH = ("vbpr", "amr")
 ACROSS = "loss: {kind: info_nce, across_workers: true}"
 MM = "model.modalities.use=['*']"
 TASKS = {
@@ -68,8 +70,23 @@ TASKS = {
     ),
     "features of the model's own": (MM, "model.modalities.trainable=[image]"),
 }
+HARDENED = {
+    "adversary on features": (MM, "training.adversarial={epsilon: 0.5, weight: 0.7}"),
+    "adversary on features, late, graphs": (
+        MM,
+        "model.fusion={timing: late, weighting: attention}",
+        "model.item_graph={neighbours: 4, of: id}",
+        "training.adversarial={epsilon: 0.5}",
+    ),
+    "adversary on embeddings": ("training.adversarial={target: embeddings, epsilon: 0.5}",),
+    "mirror gradient": (MM, "training.optimizer={kind: sgd, learning_rate: 0.5, mirror_gradient: {every: 1}}"),
+    "mirror gradient, adversary": (
+        "training.adversarial={target: embeddings, epsilon: 0.5}",
+        "training.optimizer={kind: sgd, learning_rate: 0.5, mirror_gradient: {every: 2, up: 0.25}}",
+    ),
+}
 CASES = {**{name: (PRESETS / f"{name}.yaml", more) for name, more in SYSTEMS.items()},
-         **{name: (None, more) for name, more in TASKS.items()}}  # fmt: skip
+         **{name: (None, more) for name, more in (TASKS | HARDENED).items()}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +102,7 @@ def config_of(name: str, mode: str, data: Path) -> RunConfig:
         "tracking.enabled=false", "training.batch_size=64", "evaluation.monitor=null", "evaluation.patience=null",
         "training.optimizer={kind: sgd, learning_rate: 0.5}", "model.initial_std=0.3", *more,
     ]  # fmt: skip
-    if not name.startswith("vbpr"):
+    if not name.startswith(WITHOUT_GRAPH):
         overrides.append(f"training.propagation={{mode: {mode}, fan_outs: [-1]}}")
     return load_config(RunConfig, [preset] if preset else [], overrides)
 
@@ -93,7 +110,7 @@ def config_of(name: str, mode: str, data: Path) -> RunConfig:
 @pytest.mark.parametrize("mode", ["full", "sampled"])
 @pytest.mark.parametrize("name", CASES)
 def test_two_learn_what_one_does(pair: Pair, name: str, mode: str, data: Path) -> None:
-    if name.startswith("vbpr") and mode == "sampled":
+    if name.startswith(WITHOUT_GRAPH) and mode == "sampled":
         mode = "auto"
     config = config_of(name, mode, data)
     alone = train_two_steps(LocalWorker(torch.device("cpu"), lambda event: None), config, data.parent)

@@ -105,7 +105,7 @@ class DualGraph(WithoutTerms, nn.Module):
     def _start(self, inputs: Inputs, nodes: Tensor | None) -> Tensor:
         """`[n, M · d]` x of all modalities side by side."""
         sides = inputs.sides(nodes)
-        preferences = inputs.table("preference", sides.users).split(self.dim, dim=-1)
+        preferences = torch.split(inputs.table("preference", sides.users), self.dim, dim=-1)
         rows = [self.content(name, *inputs.features(name, sides.items)) for name in self.content.modalities]
         joined = [
             unit_rows(sides.join(of_users, of_items)) for of_users, of_items in zip(preferences, rows, strict=True)
