@@ -1,9 +1,11 @@
 """`python jobs/sweep.py`: six trials of which two diverge and one is stopped early; the process of a trial is killed,
-then the driver; `--resume` ends the sweep. Every start of Ray takes many seconds: one sweep goes through all of it.
+then the driver; what `--resume` goes on with is ended by SIGTERM while a finalist trains; `--resume` ends the sweep.
+Every start of Ray takes many seconds: one sweep goes through all of it.
 """
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -69,6 +71,11 @@ class Course:
     """trials.json by name, when the driver was killed."""
     curves_at_the_kill: dict[str, str]
     """metrics.jsonl of the trials that had ended by then."""
+    stopped: tuple[int, str]
+    """Of the driver that was ended by SIGTERM."""
+    at_the_stop: Records
+    statuses_at_the_stop: dict[str, str]
+    """By name, MLflow's status of every run then."""
     exit_status: int
     output: str
     refused: tuple[int, str]
@@ -114,20 +121,28 @@ def wait_for(condition: Callable[[], Any], driver: subprocess.Popen[str]) -> Any
 
 def kill_a_trial(folder: Path, driver: subprocess.Popen[str]) -> str:
     """Kill the process that trains, once it has a checkpoint to go on from; the name of its trial."""
-
-    def holder() -> tuple[str, int] | None:
-        for lease in (folder / "runs" / "small" / "runs").glob("*/lease.json"):
-            with suppress(OSError, ValueError, KeyError):
-                pid = int(json.loads(lease.read_text())["owner"]["pid"])
-                own = {process.pid for process in named(driver.pid, TRIAL_PROCESS)}
-                lines = (lease.parent / "metrics.jsonl").read_text().splitlines()
-                if pid in own and 3 <= len(lines) < 30:
-                    return lease.parent.name, pid
-        return None
-
-    name, pid = wait_for(holder, driver)
+    name, pid = wait_for(lambda: training_now(folder, driver, "trial"), driver)
     os.kill(pid, signal.SIGKILL)
     return str(name)
+
+
+def training_now(folder: Path, driver: subprocess.Popen[str], role: str) -> tuple[str, int] | None:
+    """The name and the process of what trains, once it is under way."""
+    own = {process.pid for process in named(driver.pid, TRIAL_PROCESS)}
+    for lease in (folder / "runs" / "small" / "runs").glob(f"*-{role}-*/lease.json"):
+        with suppress(OSError, ValueError, KeyError):
+            pid = int(json.loads(lease.read_text())["owner"]["pid"])
+            lines = (lease.parent / "metrics.jsonl").read_text().splitlines()
+            if pid in own and 3 <= len(lines) < 30:
+                return lease.parent.name, pid
+    return None
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """By name, the status of every run in MLflow."""
+    client = connect(f"sqlite:///{folder}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("searches")
+    return {run.info.run_name: run.info.status for run in client.search_runs([experiment.experiment_id])}
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +172,15 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
         place = str(folder / "runs" / "small")
         other = start(around, "--resume", place, "--set", "seed=5")
         output = other.communicate(timeout=SECONDS)[0]
+        stopped = start(around, "--resume", place)
+        wait_for(lambda: training_now(folder, stopped, "final"), stopped)
+        stopped.send_signal(signal.SIGTERM)
+        said = stopped.communicate(timeout=SECONDS)[0]
+        course |= {
+            "stopped": (stopped.returncode, said),
+            "at_the_stop": records_of(folder),
+            "statuses_at_the_stop": statuses(folder),
+        }
         resumed = start(around, "--resume", place)
         yield Course(
             **course,  # type: ignore[arg-type]
@@ -182,7 +206,8 @@ def test_finished_trials_are_not_repeated(course: Course) -> None:
     for name, curve in course.curves_at_the_kill.items():
         assert course.curve(name) == curve
         assert course.records[name] == course.at_the_kill[name]
-    assert f"{len([1 for each in course.at_the_kill.values() if each['state'] != 'running'])} known" in course.output
+    known = sum(each["state"] != "running" for each in course.at_the_kill.values())
+    assert f"{known} known" in course.stopped[1]
 
 
 def test_a_trial_whose_process_was_killed_goes_on_from_its_checkpoint(course: Course) -> None:
@@ -191,6 +216,40 @@ def test_a_trial_whose_process_was_killed_goes_on_from_its_checkpoint(course: Co
     epochs = [json.loads(line)["epoch"] for line in course.curve(course.killed_trial).splitlines()]
     assert epochs == list(range(1, record["epochs"] + 1))
     assert [epoch for epoch, _ in record["curve"]] == epochs
+    assert went_on_after(course, course.killed_trial) >= 3, "it did not begin anew"
+
+
+def went_on_after(course: Course, name: str) -> int:
+    """The epoch after which a run says that it was continued."""
+    client = connect(f"sqlite:///{course.folder}/runs/mlflow.db")
+    run_id = course.records[name]["mlflow_run_id"]
+    notes = ""
+    for file in client.list_artifacts(run_id, "notes"):
+        notes += Path(client.download_artifacts(run_id, file.path)).read_text()
+    found = re.findall(r"continuing after epoch (\d+) from", notes)
+    assert found, notes
+    return int(found[0])
+
+
+def test_a_driver_that_is_asked_to_end_leaves_nothing_running_and_says_how_to_go_on(course: Course) -> None:
+    status, output = course.stopped
+    assert status == 128 + signal.SIGTERM, output
+    assert "go on with it:" in output and "--resume" in output
+    assert course.statuses_at_the_stop["small"] == "KILLED"
+    left = [name for name, record in course.at_the_stop.items() if record["state"] == "running"]
+    assert left and all(course.at_the_stop[name]["role"] == "final" for name in left)
+    assert {course.statuses_at_the_stop[name] for name in left} == {"KILLED"}
+    assert "RUNNING" not in course.statuses_at_the_stop.values()
+    assert all(0 < course.at_the_stop[name]["epochs"] < 40 for name in left)
+
+
+def test_the_finalists_that_were_left_go_on_and_the_search_is_not_repeated(course: Course) -> None:
+    for name, record in course.at_the_stop.items():
+        if record["state"] != "running":
+            assert course.records[name] == record
+        else:
+            assert course.records[name]["state"] == "finished" and went_on_after(course, name) >= 1
+    assert "6 known from before" in course.output
 
 
 def test_another_search_is_refused(course: Course) -> None:

@@ -175,6 +175,20 @@ def test_what_the_budget_cut_off_is_marked_and_what_the_judge_stopped_is_not(pha
     assert [record.cut for record in Book(Location.of(phase.book.folder.path))] == [False, True]
 
 
+def test_a_phase_with_nothing_to_do_does_not_ask_tune(
+    phase: Phase, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would read back, by unpickling, what an earlier session has left in its folder."""
+    tuned: list[str] = []
+    monkeypatch.setattr(Phase, "_tune", lambda self: tuned.append(str(self.next_task("a"))))
+    source.task_of = lambda name: None  # five that are refused, and no more
+    phase.run()
+    assert tuned == [] and source.over == ["t1", "t2", "t3", "t4", "t5"]
+    source.given, source.task_of = 0, task
+    phase.run()
+    assert "'t1'" in tuned[0], "the training that was looked for first is not lost"
+
+
 def test_an_error_in_writing_down_an_end_is_the_phases_own(phase: Phase, source: Source) -> None:
     """Tune swallows what its callbacks raise."""
     watcher = _Watcher(phase, 0)

@@ -23,7 +23,7 @@ def all_of(training: Training) -> Iterator[dict[str, Any]]:
 
 
 def test_a_search_sees_validations_and_nothing_of_the_test(tmp_path: Path) -> None:
-    source, book = source_of(tmp_path)
+    source, _ = source_of(tmp_path)
     found = source.next()
     assert found is not None
     record, task = found
