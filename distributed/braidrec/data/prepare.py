@@ -26,6 +26,7 @@ from braidrec.data.catalogue import (
     write_media_folder,
 )
 from braidrec.data.description import (
+    DESCRIPTION_FILE,
     SPLITS,
     USER_FEATURES,
     DatasetDescription,
@@ -34,6 +35,7 @@ from braidrec.data.description import (
     Split,
 )
 from braidrec.data.errors import DatasetError
+from braidrec.data.folder import DatasetFolder
 from braidrec.data.importers import IMPORTERS
 from braidrec.data.importers.raw import RawData
 from braidrec.data.scan import Scanned, check_logs, scan
@@ -105,7 +107,27 @@ def prepare(config: PrepareConfig, *, report: Report = lambda _: None) -> Prepar
         writer.abandon()
         raise
     staging.remove()
+    if description.modalities:
+        report("looking whether the vectors belong to the items")
+        description = _with_doubts(writer.location, description)
     return PrepareResult(path=writer.location.uri, description=description)
+
+
+def _with_doubts(location: Location, description: DatasetDescription) -> DatasetDescription:
+    """The description with a note a modality that says no more about interactions than chance does."""
+    from braidrec.features.extract.probe import suspicious  # torch takes seconds to import
+
+    # No numbers: the same configuration gives the same bytes, and rounding depends on the machine.
+    notes = [
+        f"features/{name}: {probe.split} interactions of {probe.users} users are ranked no better by these vectors "
+        "than by the same vectors dealt out at random; if they should mean something, are they of these items?"
+        for name, probe in suspicious(DatasetFolder.open(location.uri)).items()
+    ]
+    if not notes:
+        return description
+    changed = description.model_copy(update={"notes": (*description.notes, *notes)})
+    location.child(DESCRIPTION_FILE).write_bytes(changed.to_json().encode())
+    return changed
 
 
 def _inspect(config: PrepareConfig) -> _Inspected:

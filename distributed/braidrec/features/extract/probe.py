@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from braidrec.data.description import Split
+from braidrec.data.description import Split, features_folder
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.pairs import pairs_of
+from braidrec.data.storage import read_parquet
 from braidrec.evaluation.full_ranking import rank
 from braidrec.evaluation.held_out import UserItems
 from braidrec.evaluation.ranker import VectorRanker
@@ -17,6 +19,9 @@ from braidrec.evaluation.ranker import VectorRanker
 AT = 20
 MAX_USERS = 2_000
 SHUFFLES = 3
+SAMPLE_BYTES = 256 << 20
+LEAST_USERS = 50
+"""With fewer, chance alone may look like content, or content like chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,43 @@ class Probe:
     def is_meaningful(self) -> bool:
         """Whether content ranks at least half as much again better than chance."""
         return self.recall > 1.5 * self.shuffled
+
+
+def sampled_features(
+    folder: DatasetFolder, modality: str, most: int, seed: int = 0
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Items and vectors (`[n, dim]`) of a random sample of at most `most`, ascending; read part by part."""
+    described = folder.modality(modality)
+    rows = np.arange(described.num_vectors)
+    if len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))
+    items, vectors, first = [np.zeros(0, np.int32)], [np.zeros((0, described.dim), np.float32)], 0
+    for part in folder.parts(features_folder("item", modality)):
+        table = read_parquet(folder.location.child(part), ["item", "vector"])
+        own = rows[(rows >= first) & (rows < first + table.num_rows)] - first
+        first += table.num_rows
+        chosen = table.take(pa.array(own))
+        flat = chosen.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        items.append(chosen.column("item").to_numpy())
+        vectors.append(flat.astype(np.float32).reshape(-1, described.dim))
+    return np.concatenate(items), np.concatenate(vectors)
+
+
+def suspicious(folder: DatasetFolder) -> dict[str, Probe]:
+    """Modalities of the items whose vectors tell no more of held-out interactions than chance would, with the probe.
+
+    A look at a sample of at most 256 MiB a modality. Data sets of a few users, vectors of which some have more
+    components than others, and modalities that are there for next to no item are not judged.
+    """
+    found = {}
+    for name, described in folder.description.modalities.items():
+        if described.ragged:
+            continue
+        items, vectors = sampled_features(folder, name, max(2 * AT, SAMPLE_BYTES // (4 * described.dim)))
+        probe = content_probe(folder, items, vectors)
+        if probe is not None and probe.users >= LEAST_USERS and not probe.is_meaningful:
+            found[name] = probe
+    return found
 
 
 def content_probe(

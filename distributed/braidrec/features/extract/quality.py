@@ -17,7 +17,7 @@ from braidrec.features.extract.assemble import SHEET_FILE, home_of
 from braidrec.features.extract.encoders.contract import Medium
 from braidrec.features.extract.manifest import Manifest, Plan
 from braidrec.features.extract.media import MediaError, read_medium
-from braidrec.features.extract.probe import Probe, content_probe
+from braidrec.features.extract.probe import Probe, content_probe, sampled_features
 from braidrec.features.extract.sheet import Card, render
 from braidrec.features.extract.texts import checked_text
 
@@ -73,7 +73,7 @@ def look_at(folder: DatasetFolder, modality: str, config: QualityConfig, shown: 
     Args:
         token: of the features, for the sheet to say which ones it shows.
     """
-    items, vectors = _sample(folder, modality, config.max_items)
+    items, vectors = sampled_features(folder, modality, config.max_items)
     lengths = np.linalg.norm(vectors, axis=1)
     norms = (float(lengths.min()), float(np.median(lengths)), float(lengths.max()))
     _, which, counts = np.unique(vectors, axis=0, return_inverse=True, return_counts=True)
@@ -93,14 +93,6 @@ def look_at(folder: DatasetFolder, modality: str, config: QualityConfig, shown: 
     coverage = {name: entry.coverage for name, entry in folder.description.modalities.items()}
     sheet.write_bytes(render(modality, token, coverage, list(quality.lines()), lengths, rows).encode())
     return quality
-
-
-def _sample(folder: DatasetFolder, modality: str, most: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    items, vectors = folder.features(modality)
-    rows = np.arange(len(items))
-    if len(items) > most:
-        rows = np.sort(np.random.default_rng(0).choice(len(items), most, replace=False))
-    return items[rows], vectors[rows].astype(np.float32).reshape(len(rows), -1)
 
 
 def _examples(vectors: NDArray[np.float32], config: QualityConfig) -> tuple[Any, Any, Any]:
