@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from braidrec.data.prepare import prepare
     from braidrec.runs.evaluate import evaluate
+    from braidrec.runs.prototypes import prototypes
     from braidrec.runs.recommend import recommend
     from braidrec.search.compare import compare
     from braidrec.training.driver import train
 
-__all__ = ["compare", "evaluate", "prepare", "recommend", "train"]
+__all__ = ["compare", "evaluate", "prepare", "prototypes", "recommend", "train"]
 
 _WHERE = {
     "compare": "braidrec.search.compare",
     "evaluate": "braidrec.runs.evaluate",
     "prepare": "braidrec.data.prepare",
+    "prototypes": "braidrec.runs.prototypes",
     "recommend": "braidrec.runs.recommend",
     "train": "braidrec.training.driver",
 }

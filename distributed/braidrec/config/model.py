@@ -8,6 +8,7 @@ from braidrec.config.base import Strict
 from braidrec.config.scalars import Positive, PositiveFloat, Rate
 from braidrec.config.self_supervision import TaskConfig
 from braidrec.config.systems.acf import ACFConfig
+from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.dragon import DragonConfig
 from braidrec.config.systems.dualgnn import DualGNNConfig
@@ -266,6 +267,7 @@ SystemConfig = (
     | MGCNConfig
     | LatticeConfig
     | ACFConfig
+    | ADDVAEConfig
     | SelfCFConfig
     | DualGNNConfig
     | DragonConfig

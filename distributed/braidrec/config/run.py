@@ -209,10 +209,11 @@ class TrainingConfig(Strict):
 
     epochs: Positive = Field(default=100, description="Most epochs; fewer where validation stops gaining.")
     batch_size: Positive = Field(default=2048, description="Interactions per step over all workers together.")
-    order: Literal["permutation", "uniform_users"] = Field(
+    order: Literal["permutation", "uniform_users", "users"] = Field(
         default="permutation",
         description="permutation: each interaction once an epoch; uniform_users: LightGCN's official sampler, a user "
-        "uniformly with replacement and then one of its items.",
+        "uniformly with replacement and then one of its items; users: each user once an epoch, with one of its items, "
+        "for models that look at whole users.",
     )
     propagation: PropagationConfig = PropagationConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

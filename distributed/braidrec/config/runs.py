@@ -65,3 +65,11 @@ class RecommendConfig(RunReference):
     vectors: bool = Field(default=False, description="Also write user_vectors.parquet and item_vectors.parquet.")
     tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
     output: str | None = Field(default=None, description="Folder for the files; null: in the run's folder.")
+
+
+class PrototypesConfig(RunReference):
+    """What the prototypes of a finished run of ADDVAE stand for."""
+
+    top: Positive = Field(default=10, description="Items and words of each prototype.")
+    label: str = Field(default="item_id", description="The column of items.parquet that items are called by.")
+    output: str | None = Field(default=None, description="Folder for the files; null: the run's folder.")

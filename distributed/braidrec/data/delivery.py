@@ -152,6 +152,29 @@ class UniformUserDelivery:
         return {"user": users, "item": items}
 
 
+class UserDelivery:
+    """Every user with train interactions once an epoch, in a new random order, beside one of his items drawn uniformly.
+
+    For models whose batches are of users; any other model then sees as much of a user with few items as of one with
+    many.
+    """
+
+    def __init__(self, interactions: Relation, num_users: int, plan: ShardPlan, *, seed: int, rank: int) -> None:
+        self._relation, self._num_users = interactions, num_users
+        self._degree = np.diff(interactions.indptr[: num_users + 1]).astype(np.int64)
+        self._own = np.flatnonzero(self._degree)[rank :: plan.world_size]
+        self._seed, self._rank = seed, rank
+
+    def batches(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
+        rng = generator_for(self._seed, "user order", epoch, self._rank)
+        users = self._own[rng.permutation(len(self._own))]
+        places = (rng.random(len(users)) * self._degree[users]).astype(np.int64)
+        items = self._relation.indices[self._relation.indptr[users] + places].astype(np.int64) - self._num_users
+        for step in range(steps):
+            chosen = slice(step * batch_rows, (step + 1) * batch_rows)
+            yield _padded({"user": users[chosen], "item": items[chosen]}, batch_rows)
+
+
 def local_rows(folder: DatasetFolder, columns: list[str], rank: int, world_size: int) -> Rows:
     """The shard of `rank` without Ray: every `world_size`-th row of the train split. No rank holds the others' rows."""
     own, first = list[Rows](), 0

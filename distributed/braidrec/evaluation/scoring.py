@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from braidrec.evaluation.ranker import VectorRanker
+from braidrec.evaluation.mixture_ranker import MixtureRanker
+from braidrec.evaluation.ranker import Ranker, VectorRanker
 from braidrec.graph.neighbourhood import FullGraph, hop_specs
-from braidrec.models.contract import Encoded, FetchFeatures, Inputs, LearnsRelations, Recommender
+from braidrec.models.contract import Encoded, FetchFeatures, Inputs, LearnsRelations, Recommender, ScoresByMixture
 
 
 @torch.no_grad()
@@ -61,6 +62,15 @@ def whole_inputs(
         features=features,
         cold=cold,
     )
+
+
+def ranker_of(
+    model: Recommender, vectors: Tensor, num_users: int, offset: float = 0.0, *, cosine: bool = False
+) -> Ranker:
+    """A ranker from the vectors of all nodes, by the model's own kind of score. Arguments as for `vector_ranker`."""
+    if isinstance(model, ScoresByMixture):
+        return MixtureRanker(vectors[:num_users], vectors[num_users:], model.mixture, offset)
+    return vector_ranker(vectors, num_users, offset, cosine=cosine)
 
 
 def vector_ranker(vectors: Tensor, num_users: int, offset: float = 0.0, *, cosine: bool = False) -> VectorRanker:

@@ -98,7 +98,7 @@ class ComponentAttention(nn.Module):
             shares = masked_softmax(scores, real)
             seen = (shares.unsqueeze(-1) * content.values[places]).sum(-2)
         present = content.present[places].reshape(-1)
-        filled = self.missing(seen.reshape(len(present), -1), present)[0]
+        filled = self.missing(seen.reshape(-1, self.value.out_dim), present)[0]
         return filled.view_as(seen), shares
 
     def _projected(self, features: FetchFeatures, items: Tensor, *, remember: bool) -> tuple[Tensor, Tensor, Tensor]:

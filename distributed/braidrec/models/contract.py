@@ -28,6 +28,7 @@ class TableSpec:
     Attributes:
         side: one row for every user, for every item, or for every node of the joint space (users, then items).
         starts_as: a modality, whose vectors are the initial rows instead; None: none.
+        every_row: each step looks at all rows, so that its gradient is as large as the table.
     """
 
     width: int
@@ -35,6 +36,7 @@ class TableSpec:
     zero_columns: int = 0
     side: Side = "nodes"
     starts_as: str | None = None
+    every_row: bool = False
 
     def num_rows(self, num_users: int, num_items: int) -> int:
         """How many rows the table has."""
@@ -189,6 +191,7 @@ class StepContext:
             otherwise 0: a sum over seeds weighted by it is a sum over the distinct such nodes of the global batch.
         gather: `[n, …]` rows of this rank → those of all ranks, differentiable.
         epoch: from 1.
+        global_step: steps before this one, from 0.
     """
 
     batch: Batch
@@ -196,6 +199,7 @@ class StepContext:
     seed_weight: Tensor
     gather: Callable[[Tensor], Tensor]
     epoch: int
+    global_step: int = 0
 
     def rows(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values at the seeds → those of the batch's users, items and negatives."""
@@ -256,6 +260,28 @@ class LooksAtHistories(Protocol):
             users: `[B, D]` what `encode` gave for them.
         """
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """A score that is no inner product: `log Σ_k c_ik exp(⟨z_uk, h_i⟩ / τ)`.
+
+    Attributes:
+        components: K.
+        dim: size d of each z and of h.
+        temperature: τ.
+    """
+
+    components: int
+    dim: int
+    temperature: float
+
+
+@runtime_checkable
+class ScoresByMixture(Protocol):
+    """A model whose vectors are, of a user, the K factors z one after the other, of an item h and then the K log c."""
+
+    mixture: Mixture
 
 
 @runtime_checkable

@@ -14,10 +14,11 @@ from braidrec.config.run import RatingMSEConfig, RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.evaluation.ranker import Ranker
-from braidrec.evaluation.scoring import encode_exactly, vector_ranker
+from braidrec.evaluation.scoring import encode_exactly, ranker_of
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph
 from braidrec.graph.relation import Relation
+from braidrec.models.contract import Recommender
 from braidrec.objectives.contract import RowLoss
 from braidrec.places import absolute_place
 from braidrec.runs.hidden import hidden_items
@@ -28,6 +29,8 @@ from braidrec.training.objective_factory import build_objective
 from braidrec.training.run_folder import RunFolder
 from braidrec.training.untrained import is_untrained, ranker_from, ranker_tensors
 from braidrec.training.world import World, open_world, surrounding_of
+
+_UNFINISHED = "run {name!r} in {uri} has no result yet: finish it with --resume {name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +86,7 @@ def open_run(
     folder = _find(run, storage)
     result: dict[str, Any] | None = folder.read_json("result.json")
     if result is None:
-        raise ConfigError(
-            f"run {folder.name!r} in {folder.uri} has no result yet: finish it with --resume {folder.name}"
-        )
+        raise ConfigError(_UNFINISHED.format(name=folder.name, uri=folder.uri))
     config = folder.config()
     data = DatasetFolder.open(data_path or config.data.path)
     folder.check_same_data(data.digest)
@@ -107,6 +108,50 @@ def open_run(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """The module of a run's best epoch, ready for evaluation.
+
+    Attributes:
+        tables: its embedding tables, all rows.
+        world: what it looks at.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    model: Recommender
+    tables: Mapping[str, torch.Tensor]
+    world: World
+
+
+def open_trained(run: str, storage: str = "runs", data_path: str | None = None) -> TrainedModel:
+    """The model itself, where scores are not what is wanted. Arguments and errors as for `open_run`.
+
+    Raises:
+        ConfigError: also for a run of a recommender that is not trained.
+    """
+    folder = _find(run, storage)
+    result: dict[str, Any] | None = folder.read_json("result.json")
+    if result is None:
+        raise ConfigError(_UNFINISHED.format(name=folder.name, uri=folder.uri))
+    config = folder.config()
+    if is_untrained(config):
+        raise ConfigError(
+            f"run {folder.name!r} is of model.encoder.kind={config.model.encoder.kind}, which has no model"
+        )
+    data = DatasetFolder.open(data_path or config.data.path)
+    folder.check_same_data(data.digest)
+    world = open_world(config, data, SingleProcess())
+    tensors, _ = CheckpointStore(folder.checkpoints, warn=lambda message: None).load(result["best_epoch"])
+    return TrainedModel(
+        folder=folder,
+        config=config,
+        model=_model(config, tensors, world),
+        tables=with_prefix("table", tensors),
+        world=world,
+    )
+
+
 def _find(run: str, storage: str) -> RunFolder:
     as_path = RunFolder(Location.of(run))
     if as_path.location.child("config.yaml").is_file():
@@ -124,16 +169,21 @@ def _ranker(
     if is_untrained(config):
         made = ranker_tensors(config, world, torch.device("cpu")) if anew else tensors
         return ranker_from(config, world.folder, made)
-    vectors = _vectors(config, tensors, world)
-    return vector_ranker(vectors, world.num_users, objective.score_offset, cosine=objective.ranks_by_cosine)
+    model, vectors = _vectors(config, tensors, world)
+    return ranker_of(model, vectors, world.num_users, objective.score_offset, cosine=objective.ranks_by_cosine)
 
 
-def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> torch.Tensor:
+def _model(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> Recommender:
     model = build_model(config.model, surrounding_of(world))
     assert isinstance(model, nn.Module)
     model.load_state_dict(with_prefix("model", tensors))
     model.eval()
+    return model
+
+
+def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> tuple[Recommender, torch.Tensor]:
+    model = _model(config, tensors, world)
     device = torch.device("cpu")
     graph = FullGraph(world.relations.fixed, device=device, kernel=choose_kernel(device))
     tables = with_prefix("table", tensors)
-    return encode_exactly(model, tables, graph, world.features.fetch, world.num_users, world.cold).vectors
+    return model, encode_exactly(model, tables, graph, world.features.fetch, world.num_users, world.cold).vectors

@@ -20,6 +20,7 @@ from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.evaluation.full_ranking import Ranking, rank_tiles
 from braidrec.evaluation.held_out import UserItems
+from braidrec.evaluation.mixture_ranker import MixtureRanker
 from braidrec.evaluation.ranker import Ranker, VectorRanker
 from braidrec.places import absolute_place
 from braidrec.runs.finished import FinishedRun, open_run
@@ -77,6 +78,11 @@ def recommend_config(config: RecommendConfig, progress: Callable[[int, int], Non
         raise ConfigError(
             f"vectors=true: {run.folder.name} recommends by model.encoder.kind={run.config.model.encoder.kind}, which "
             "has no vectors; set vectors=false"
+        )
+    if config.new_users is not None and isinstance(run.ranker, MixtureRanker):
+        raise ConfigError(
+            f"new_users: {run.folder.name} is of model.encoder.kind={run.config.model.encoder.kind}, whose users "
+            "are no mean of their items; train again with these users in the data, or name a run of another model"
         )
     item_ids = run.data.item_ids()
     who = _new_users(config, run, item_ids) if config.new_users is not None else _known_users(config, run)

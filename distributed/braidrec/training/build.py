@@ -17,6 +17,7 @@ from braidrec.data.delivery import (
     ShardPlan,
     StreamDelivery,
     UniformUserDelivery,
+    UserDelivery,
     local_rows,
     read_all,
 )
@@ -64,6 +65,7 @@ class Parts:
     whole_graph: FullGraph
     optimizers: list[torch.optim.Optimizer]
     delivery: Delivery
+    rows_per_epoch: int
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -127,7 +129,7 @@ def build_parts(
     wanted = _choose(config, world.relations, chains, context, needs_negatives=objective.needs_negatives)
     mode = _remembered("propagation", wanted.mode, run_folder, context)
     choice = wanted if mode == wanted.mode else PropagationChoice(mode=mode, reason="as the run began")
-    sparse = _wants_sparse(config, choice, chains)
+    sparse = _wants_sparse(config, choice, chains, model)
     placed = _place_tables(config, model, world, context, run_folder, sparse=sparse)
     tables = build_tables(
         model.tables(), world, context, config=config.training, seed=config.seed, sparse=sparse,
@@ -150,6 +152,7 @@ def build_parts(
             config.training.optimizer, [t.weight for t in tables.values()], list(_parameters(model)), sparse=sparse
         ),
         delivery=delivery,
+        rows_per_epoch=epoch_rows(config, folder, interactions),
         facts={
             "propagation": f"{choice.mode} ({choice.reason}); kernel {whole_graph.kernel}, "
             f"{config.training.propagation.precision}",
@@ -308,8 +311,17 @@ def _kernel(device: torch.device, wanted: str) -> str:
         raise ConfigError(f"training.propagation.{error}") from None
 
 
-def _wants_sparse(config: RunConfig, choice: PropagationChoice, chains: Mapping[str, tuple[HopSpec, ...]]) -> bool:
+def _wants_sparse(
+    config: RunConfig, choice: PropagationChoice, chains: Mapping[str, tuple[HopSpec, ...]], model: Recommender
+) -> bool:
     kind = config.training.optimizer.kind
+    if any(spec.every_row for spec in model.tables().values()):
+        if kind in ROWS_ONLY:
+            raise ConfigError(
+                f"training.optimizer.kind={kind} updates the rows of the batch, but with "
+                f"model.encoder.kind={config.model.encoder.kind} every row gets a gradient: use {ROWS_ONLY[kind]}"
+            )
+        return False
     rows_only = choice.mode == "sampled" or not any(chains.values())
     if kind in ROWS_ONLY and not rows_only:
         raise ConfigError(
@@ -319,14 +331,24 @@ def _wants_sparse(config: RunConfig, choice: PropagationChoice, chains: Mapping[
     return kind != "adam" and rows_only
 
 
+def epoch_rows(config: RunConfig, folder: DatasetFolder, interactions: Relation) -> int:
+    """Rows of all batches of an epoch: interactions, or users who have some."""
+    if config.training.order == "users":
+        return int((interactions.in_degree[: folder.num_users] > 0).sum())
+    return folder.num_rows("train")
+
+
 def _delivery(
     config: RunConfig, folder: DatasetFolder, interactions: Relation, context: WorkerContext
 ) -> tuple[Delivery, str]:
-    plan = ShardPlan(total_rows=folder.num_rows("train"), world_size=context.world_size)
+    plan = ShardPlan(total_rows=epoch_rows(config, folder, interactions), world_size=context.world_size)
     seed, rank = config.seed, context.rank
     if config.training.order == "uniform_users":
         delivery = UniformUserDelivery(interactions, folder.num_users, plan, seed=seed, rank=rank)
         return delivery, f"{plan.total_rows:,} draws an epoch, users uniformly"
+    if config.training.order == "users":
+        whole = UserDelivery(interactions, folder.num_users, plan, seed=seed, rank=rank)
+        return whole, f"{plan.total_rows:,} users an epoch, each with all that he has"
     columns = loss_columns(config)
     shard_mb = plan.rows_per_rank * 4 * len(columns) / 2**20
     wanted = config.data.delivery

@@ -14,6 +14,7 @@ from braidrec.config.run import (
     RunConfig,
     TrainingConfig,
 )
+from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.config.untrained import ItemKNNCBFConfig, PopularityConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
@@ -63,6 +64,8 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
         ConfigError: naming the key, its value and the mend.
     """
     model = config.model
+    if isinstance(model.encoder, ADDVAEConfig):
+        _check_words(config, folder)
     used = modalities_of(model.modalities, folder)
     modalities_of(model.user_modalities, folder)
     relations = relations_of(model)
@@ -112,6 +115,30 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
             )
     if not used and not model.fusion.use_id:
         raise ConfigError("model.fusion.use_id=false: without modalities there is nothing but the ID")
+
+
+def _check_words(config: RunConfig, folder: DatasetFolder) -> None:
+    """A model of whole users and their words."""
+    encoder = config.model.encoder
+    assert isinstance(encoder, ADDVAEConfig)
+    if config.training.order != "users":
+        raise ConfigError(
+            f"training.order={config.training.order}: batches of model.encoder.kind=addvae are of users; set "
+            "training.order=users"
+        )
+    if not isinstance(config.objective.loss, OwnTermsConfig):
+        raise ConfigError(
+            f"objective.loss.kind={config.objective.loss.kind}: model.encoder.kind=addvae brings its whole loss; set "
+            "objective.loss={kind: none}"
+        )
+    texts = sorted(name for name, medium in folder.description.media.items() if medium.column == "text")
+    if encoder.text not in texts:
+        raise ConfigError(
+            f"model.encoder.text={encoder.text!r}: the data set {folder.path} has no such texts; it has {texts}. "
+            "jobs/prepare.py keeps them from a catalogue (source.catalogue, with text)"
+        )
+    if config.tracking.registered_model is not None:
+        raise ConfigError("tracking.registered_model: model.encoder.kind=addvae has no vectors to register; remove it")
 
 
 def _check_untrained(config: RunConfig) -> None:
@@ -242,21 +269,25 @@ def _check_columns(config: RunConfig, folder: DatasetFolder) -> None:
                     f"objective.loss.kind=rating_mse: the {split} split of {folder.path} has no ratings; prepare the "
                     "data set with a rating column, or use bpr"
                 )
-        if config.training.order == "uniform_users":
-            raise ConfigError("training.order=uniform_users draws pairs without their ratings: use order=permutation")
+        if config.training.order != "permutation":
+            raise ConfigError(
+                f"training.order={config.training.order} draws pairs without their ratings: use order=permutation"
+            )
     if config.objective.use_weights:
         if not train.has_weight:
             raise ConfigError(f"objective.use_weights=true: the train split of {folder.path} has no column 'weight'")
-        if config.training.order == "uniform_users":
-            raise ConfigError("training.order=uniform_users draws pairs without their weights: use order=permutation")
+        if config.training.order != "permutation":
+            raise ConfigError(
+                f"training.order={config.training.order} draws pairs without their weights: use order=permutation"
+            )
 
 
 def _check_nothing_is_ignored(config: RunConfig) -> None:
     """A setting that would have no effect is more likely a mistake than a wish."""
     training = config.training
-    if training.order == "uniform_users" and config.data.delivery != "auto":
+    if training.order != "permutation" and config.data.delivery != "auto":
         raise ConfigError(
-            f"data.delivery={config.data.delivery}: training.order=uniform_users draws from the graph, nothing is "
+            f"data.delivery={config.data.delivery}: training.order={training.order} draws from the graph, nothing is "
             "delivered; leave it at auto, or use training.order=permutation"
         )
     graphs = config.model.item_graph or config.model.user_graph or config.model.hypergraph

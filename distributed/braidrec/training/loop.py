@@ -17,7 +17,7 @@ from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.errors import CheckpointError, RunError
 from braidrec.evaluation.full_ranking import rank
-from braidrec.evaluation.ranker import Ranker, VectorRanker
+from braidrec.evaluation.ranker import Ranker
 from braidrec.graph.relation import Relation
 from braidrec.models.contract import Encoded
 from braidrec.training.build import Parts
@@ -58,7 +58,7 @@ class Loop:
         self.config, self.parts, self.context, self.folder = config, parts, context, run_folder
         self.timer = PhaseTimer(context.device)
         self.batch_rows = config.training.batch_size // context.world_size
-        plan = ShardPlan(total_rows=parts.folder.num_rows("train"), world_size=context.world_size)
+        plan = ShardPlan(total_rows=parts.rows_per_epoch, world_size=context.world_size)
         self.steps_per_epoch = -(-plan.rows_per_rank // self.batch_rows)
         self.rows_per_epoch = plan.total_rows
         self.rate = learning_rate_factor(config.training.optimizer, config.training.epochs * self.steps_per_epoch)
@@ -173,7 +173,7 @@ class Loop:
         return metrics | attention_metrics(self.parts, encoded)
 
     def _evaluate(
-        self, evaluations: Mapping[str, SplitEvaluation | None], ranker: VectorRanker, epoch: int
+        self, evaluations: Mapping[str, SplitEvaluation | None], ranker: Ranker, epoch: int
     ) -> dict[str, SplitResult]:
         """Results of the splits that have an evaluation."""
         return {

@@ -21,8 +21,10 @@ from braidrec.config.model import (
     UserModalitiesConfig,
 )
 from braidrec.config.systems.acf import ACFConfig
+from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.graph.histories import Histories
 from braidrec.graph.relation import Relation
+from braidrec.graph.user_words import UserWords
 from braidrec.models.composed import ComposedRecommender
 from braidrec.models.contract import Recommender
 from braidrec.models.encoders.contract import Encoder
@@ -61,6 +63,7 @@ class Surrounding:
         interactions: the train graph; None where a model is only looked at.
         shapes: by modality, `(components, numbers)` of the items' vectors; one that is not named is one vector.
         histories: the users' train items; None where a model is only looked at.
+        words: the users' words, of a model that wants them.
     """
 
     dims: Mapping[str, int]
@@ -70,6 +73,7 @@ class Surrounding:
     interactions: Relation | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     histories: Histories | None = None
+    words: UserWords | None = None
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -98,6 +102,8 @@ def _beside(config: ModelConfig, surrounding: Surrounding) -> dict[str, Any]:
     if isinstance(config.encoder, ACFConfig):
         shapes = {name: surrounding.shapes.get(name, (dim,)) for name, dim in surrounding.dims.items()}
         return {"shapes": shapes, "histories": surrounding.histories}
+    if isinstance(config.encoder, ADDVAEConfig):
+        return {"histories": surrounding.histories, "words": surrounding.words}
     return {}
 
 

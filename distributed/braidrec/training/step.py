@@ -233,7 +233,14 @@ class TrainStep:
         if self.context.world_size > 1:
             assert inputs.seeds is not None
             weight = weight * self._is_first_holder(inputs.seeds, held).to(weight.dtype)
-        step = StepContext(batch=batch, places=places, seed_weight=weight, gather=self.gather, epoch=at.epoch)
+        step = StepContext(
+            batch=batch,
+            places=places,
+            seed_weight=weight,
+            gather=self.gather,
+            epoch=at.epoch,
+            global_step=at.global_step,
+        )
         found = self.model.terms(encoded, inputs, step)
         return [found[name] for name in self.model.term_names]
 

@@ -7,6 +7,7 @@ import torch
 
 from braidrec.config.model import ModelConfig, SystemConfig
 from braidrec.config.systems.acf import ACFConfig
+from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.dragon import DragonConfig
 from braidrec.config.systems.dualgnn import DualGNNConfig
@@ -21,6 +22,7 @@ from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
 from braidrec.models.contract import Recommender
 from braidrec.models.systems.acf import ACF
+from braidrec.models.systems.addvae import ADDVAE
 from braidrec.models.systems.bm3 import BM3
 from braidrec.models.systems.dragon import Dragon
 from braidrec.models.systems.dualgnn import DualGNN
@@ -45,14 +47,15 @@ SYSTEMS: dict[type, Callable[..., Recommender]] = {
     MGCNConfig: MGCN,
     LatticeConfig: Lattice,
     ACFConfig: ACF,
+    ADDVAEConfig: ADDVAE,
     SelfCFConfig: SelfCF,
     DualGNNConfig: DualGNN,
     DragonConfig: Dragon,
 }
 """Their constructors take the settings by the same names."""
 
-OUTSIDE_THE_MODULE = {"kind", "prune_rate"}
-"""Settings that are not the module's business: its name, and how a relation is drawn."""
+OUTSIDE_THE_MODULE = {"kind", "prune_rate", "text", "max_words", "min_items"}
+"""Settings that are not the module's business: its name, how a relation is drawn, and which words there are."""
 
 
 def build_system(

@@ -19,8 +19,8 @@ from braidrec.data.storage import Location
 from braidrec.errors import DivergedError
 from braidrec.evaluation.evaluator import Evaluator
 from braidrec.evaluation.metrics import higher_is_better
-from braidrec.evaluation.ranker import Ranker, VectorRanker
-from braidrec.evaluation.scoring import encode_exactly, vector_ranker
+from braidrec.evaluation.ranker import Ranker
+from braidrec.evaluation.scoring import encode_exactly, ranker_of
 from braidrec.evaluation.slices import Slice, item_modalities, item_popularity, item_warmth, user_activity
 from braidrec.evaluation.state import EvaluationResult, EvaluationState
 from braidrec.graph.relation import Relation
@@ -139,9 +139,10 @@ def encode_all(parts: Parts) -> Encoded:
     return encoded
 
 
-def make_ranker(parts: Parts, encoded: Encoded | None = None) -> VectorRanker:
+def make_ranker(parts: Parts, encoded: Encoded | None = None) -> Ranker:
     """Scores of the model as it stands, or of what it has just encoded."""
-    return vector_ranker(
+    return ranker_of(
+        parts.model,
         (encode_all(parts) if encoded is None else encoded).vectors,
         parts.num_users,
         parts.objective.score_offset,

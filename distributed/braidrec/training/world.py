@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from braidrec.config.run import RunConfig
+from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.graph.build import build_interactions_from
 from braidrec.graph.histories import Histories
 from braidrec.graph.relation import INTERACTIONS, Relation
+from braidrec.graph.user_words import UserWords
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.context import Collectives
 from braidrec.training.environment import give_memory_back
 from braidrec.training.features import FeatureSet, load_features
 from braidrec.training.model_factory import Surrounding
 from braidrec.training.relations import RelationBuilder, RelationSet, keeps_modalities_apart, one_copy, views_of
+from braidrec.training.words import words_of_users
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class World:
         relations: all that the model propagates over.
         features: of items and users, by modality.
         cold: `[num_items]` bool, items without train interactions.
+        words: the users' words, of a model that wants them.
     """
 
     folder: DatasetFolder
@@ -39,6 +43,7 @@ class World:
     relations: RelationSet
     features: FeatureSet
     cold: Tensor
+    words: UserWords | None = None
 
     @property
     def num_users(self) -> int:
@@ -84,6 +89,7 @@ def open_world(
         relations=RelationSet(builder.built, views=views, seed=config.seed, keys=builder.keys),
         features=features,
         cold=(interactions.in_degree[folder.num_users :] == 0).to(context.device),
+        words=words_of_users(model.encoder, folder, interactions) if isinstance(model.encoder, ADDVAEConfig) else None,
     )
 
 
@@ -97,6 +103,7 @@ def surrounding_of(world: World, *, precision: str = "fp32", gather: Gather = ow
         interactions=world.interactions,
         shapes=world.features.shapes,
         histories=Histories(world.interactions, world.num_users),
+        words=world.words,
     )
 
 

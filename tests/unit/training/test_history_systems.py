@@ -22,10 +22,16 @@ from braidrec.training.step import TrainStep
 
 pytestmark = pytest.mark.slow
 
-NOTHING_DRAWN = {"acf": ()}
+NOTHING_DRAWN = {
+    "acf": (),
+    "addvae": ("model.encoder.dropout=0.0", "model.encoder.gumbel=false", "model.encoder.std=1.0e-12"),
+}
 """What a rank draws for its own rows is its own: here nothing is drawn."""
-DRAWN = {"acf": ("model.encoder.history=5",)}
-LEARNING = {"acf": ("training.optimizer.learning_rate=0.02", "training.batch_size=128", "training.epochs=14")}
+DRAWN = {"acf": ("model.encoder.history=5", "training.batch_size=64"), "addvae": ("training.batch_size=8",)}
+LEARNING = {
+    "acf": ("training.optimizer.learning_rate=0.02", "training.batch_size=128", "training.epochs=14"),
+    "addvae": ("training.optimizer.learning_rate=0.01", "training.batch_size=16", "training.epochs=28"),
+}
 SYSTEMS = tuple(NOTHING_DRAWN)
 
 
@@ -39,15 +45,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short(name: str, data: Path, run: str, *overrides: str) -> RunConfig:
     """Three epochs in which as much is drawn as can be."""
     return history_config(
-        name, data, f"name={run}", "training.epochs=3", "training.batch_size=64", "evaluation.patience=null",
+        name, data, f"name={run}", "training.epochs=3", "evaluation.patience=null",
         *DRAWN[name], *overrides,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("tables", ["replicated", "sharded"])
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_two_learn_what_one_does(pair: Pair, name: str, data: Path) -> None:
+def test_two_learn_what_one_does(pair: Pair, name: str, tables: str, data: Path) -> None:
     config = history_config(
-        name, data, "training.batch_size=32", "evaluation.monitor=null", "evaluation.patience=null",
+        name, data, "training.batch_size=32", f"training.tables={tables}", "evaluation.monitor=null", "evaluation.patience=null",
         "training.optimizer={kind: sgd, learning_rate: 0.5}", "model.initial_std=0.3", *NOTHING_DRAWN[name],
     )  # fmt: skip
     alone = train_two_steps(LocalWorker(torch.device("cpu"), lambda event: None), config, data.parent)
@@ -73,7 +80,7 @@ def test_broken_off_resumed_evaluated_and_recommended_from(
     """In mid-epoch; in the end all tensors and metrics are as if nothing had been, and the finished run scores the same
     when it is opened again."""
     whole = braidrec.train(short(name, data, f"{name}-whole"))
-    original, left = TrainStep.run, [20]
+    original, left = TrainStep.run, [19]
 
     def run(step: TrainStep, *arguments: object) -> object:
         if not left[0]:

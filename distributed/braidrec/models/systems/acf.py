@@ -106,13 +106,12 @@ class ACF(WithoutTerms, nn.Module):
 
     def _looked_at(self, inputs: Inputs, users: Tensor, histories: SomeItems) -> Tensor:
         """`[n, d]` Σ_l α(i, l) p_l, a block of users at a time."""
-        if not histories.real.any():
-            return torch.zeros_like(users)
+        # Also where no user has a history: with tables dealt out over workers, all have to ask for rows alike.
         distinct, places = torch.unique(histories.items, return_inverse=True)
         past, targets = inputs.table("history", distinct), inputs.table("item", distinct)
         of_items = self.of_target(targets) + self.of_history(past)
         contents = [attention.content(inputs.features, distinct) for attention in self.attentions()]
-        size = max(1, BLOCK_NUMBERS // (self.widest * histories.items.shape[1]))
+        size = max(1, BLOCK_NUMBERS // (self.widest * max(1, histories.items.shape[1])))
         blocks = zip(
             torch.split(users, size), torch.split(places, size), torch.split(histories.real, size), strict=True
         )

@@ -1,5 +1,6 @@
 """ACF against both attentions written out user by user, item by item and component by component."""
 
+from dataclasses import replace
 from math import exp
 
 import numpy as np
@@ -225,6 +226,16 @@ def test_a_longer_history_is_sampled_in_training_and_spread_at_evaluation() -> N
     model.eval()
     twice = [model.encode(inputs_of(model, source_over({}), tables, FEATURES, None)).vectors for _ in range(2)]
     assert torch.equal(*twice)
+
+
+def test_a_batch_without_any_history() -> None:
+    """Of user 3: he is his embedding alone."""
+    model = make_model()
+    tables, batch = make_tables(model), make_batch()
+    users = torch.full_like(batch.users, 3)
+    inputs = inputs_of(model, source_over({}), tables, FEATURES, torch.arange(NUM_USERS + NUM_ITEMS))
+    found = model.users_of_rows(tables["user"][users], inputs, replace(batch, users=users))
+    assert torch.equal(found, tables["user"][users])
 
 
 def test_the_regulariser_sees_users_and_both_rows_of_items() -> None:
