@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -46,6 +47,15 @@ def work_folder(given: str | None) -> Path:
     folder = Path(given) if given else Path(tempfile.mkdtemp(prefix="braidrec-benchmark-"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder.resolve()
+
+
+def run_job(job: str, settings: Sequence[str], config: str | None = None) -> None:
+    """A job of jobs/ as a user runs it, with a configuration of configs/; its failure ends this process."""
+    command = [sys.executable, str(ROOT / "jobs" / job)]
+    command += [] if config is None else ["--config", str(ROOT / "configs" / config)]
+    command += [part for setting in settings for part in ("--set", setting)]
+    if status := subprocess.run(command, check=False).returncode:
+        sys.exit(status)
 
 
 def print_json(result: dict[str, Any]) -> None:

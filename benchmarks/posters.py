@@ -9,14 +9,12 @@ test split, mean and spread over seeds. A second call continues.
 """
 
 import argparse
-import subprocess
-import sys
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from common import ROOT, print_json, work_folder
-from trainings import Pieces, Training
+from common import DatasetFolder, print_json, run_job, work_folder
+from trainings import Pieces, Training, mean_and_spread, train_once
 
 ARMS = {"ID": "[]", "ID + poster": "[image]", "ID + text": "[text]", "ID + both": "[image, text]"}
 SPLITS = {
@@ -42,49 +40,58 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with ratings.csv, items.csv and posters/")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="compute threads of a training; left out: all cores")
     parser.add_argument("--work", help="folder for prepared data and results")
     arguments = parser.parse_args()
     from braidrec.training.environment import restart_with_training_environment
 
     restart_with_training_environment(None)
     raw, work = Path(arguments.data).resolve(), work_folder(arguments.work)
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = {arm: {} for arm in ARMS}
+    coverage: dict[str, Any] = {}
     for split, option in SPLITS.items():
         folder = _with_features(raw, work, split, option)
-        pieces = Pieces(str(folder), work, "posters")
+        coverage[split] = {
+            name: f"{entry.num_vectors} of {folder.num_items} movies"
+            for name, entry in folder.description.modalities.items()
+        }
+        pieces = Pieces(folder.path, work, "posters", threads=arguments.threads)
         for arm, used in ARMS.items():
             settings = (f"model.modalities.use={used}", *WITH_MODALITIES) if used != "[]" else ()
             shared = (*SHARED, f"training.epochs={arguments.epochs}")
-            found = [
-                pieces.result(Training(preset="lightgcn", settings=settings, shared=shared, seed=seed))
+            runs = [
+                _result(pieces, folder, Training(preset="lightgcn", settings=settings, shared=shared, seed=seed))
                 for seed in range(arguments.seeds)
             ]
-            recalls = [result["test/recall@20"] for result in found if result is not None]
-            spread = stdev(recalls) if len(recalls) > 1 else 0.0
-            results.setdefault(arm, {})[split] = {"mean": round(fmean(recalls), 4), "spread": round(spread, 4)}
-            print(
-                f"{split:5} {arm:12} Recall@20 {fmean(recalls):.4f} ± {spread:.4f} ({len(recalls)} seeds)", flush=True
-            )
-    print_json(results)
+            results[arm][split] = mean_and_spread(runs, "test/recall@20")
+            print(f"{split:5} {arm:12} Recall@20 {results[arm][split]} ({len(runs)} seeds)", flush=True)
+    print(f"| | {' | '.join(SPLITS)} |\n|{'---|' * (1 + len(SPLITS))}")
+    for arm, found in results.items():
+        print(f"| {arm} | " + " | ".join(found.values()) + " |")
+    print_json({"recall@20": results, "coverage": coverage})
 
 
-def _with_features(raw: Path, work: Path, split: str, option: str) -> Path:
+def _result(pieces: Pieces, folder: DatasetFolder, training: Training) -> dict[str, Any]:
+    """The training's result on this very data: features that were made anew are other data under the same path."""
+    found = pieces.piece(
+        {**asdict(training), "data": folder.digest},
+        lambda: train_once(folder.path, pieces.work, training, pieces.threads),
+    )
+    assert found is not None, "trained, or the process ended"
+    return found
+
+
+def _with_features(raw: Path, work: Path, split: str, option: str) -> DatasetFolder:
     """The prepared data set with both modalities, by the commands of docs/extraction.md; what is there is kept."""
     target = work / "datasets" / f"posters_{split}"
     if not (target / "dataset.json").is_file():
         keys = [f"output={target}", f"source.paths=[{raw}/ratings.csv]", f"items.paths=[{raw}/items.csv]",
                 f"media.image.folder={raw}/posters", "min_rating=4", option]  # fmt: skip
-        _run("prepare.py", "datasets/ml100k_posters.yaml", keys)
-    _run("extract.py", "extract/ml100k_posters_image.yaml", [f"data={target}"])
-    _run("extract.py", "extract/ml100k_posters_text.yaml", [f"data={target}", f"source.paths=[{raw}/items.csv]"])
-    return target
-
-
-def _run(job: str, config: str, keys: list[str]) -> None:
-    settings = [part for key in keys for part in ("--set", key)]
-    command = [sys.executable, str(ROOT / "jobs" / job), "--config", str(ROOT / "configs" / config), *settings]
-    if status := subprocess.run(command, check=False).returncode:
-        sys.exit(status)
+        run_job("prepare.py", keys, "datasets/ml100k_posters.yaml")
+    run_job("extract.py", [f"data={target}"], "extract/ml100k_posters_image.yaml")
+    texts = [f"data={target}", f"source.paths=[{raw}/items.csv]"]
+    run_job("extract.py", texts, "extract/ml100k_posters_text.yaml")
+    return DatasetFolder.open(str(target))
 
 
 if __name__ == "__main__":

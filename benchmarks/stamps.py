@@ -10,12 +10,10 @@ printed is Recall@20 by each modality alone, and by the same vectors dealt out a
 
 import argparse
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from common import ROOT, print_json, work_folder
+from common import print_json, run_job, work_folder
 
 MODALITIES = {
     "image": (
@@ -38,11 +36,11 @@ def main() -> None:
     _write_tables(data, work)
     if not (target / "dataset.json").is_file():
         source = f"source={{kind: table, paths: [{work}/log.csv]}}"
-        _run("prepare.py", [f"output={target}", source, "split={kind: random_ratio, valid: 0.2, test: 0.1}"])
+        run_job("prepare.py", [f"output={target}", source, "split={kind: random_ratio, valid: 0.2, test: 0.1}"])
     for name, (column, encoder) in MODALITIES.items():
         key = "text=[text]" if column == "text" else f"uri={column}"
         source = [f"source.paths=[{work}/items.csv]", "source.kind=manifest", f"source.{key}"]
-        _run("extract.py", [f"data={target}", f"modality={name}", f"encoder={encoder}", *source])
+        run_job("extract.py", [f"data={target}", f"modality={name}", f"encoder={encoder}", *source])
     print_json(_probes(target))
 
 
@@ -78,12 +76,6 @@ def _probes(target: Path) -> dict[str, Any]:
                 "shuffled": round(probe.shuffled, 4),
             }
     return found
-
-
-def _run(job: str, keys: list[str]) -> None:
-    settings = [part for key in keys for part in ("--set", key)]
-    if status := subprocess.run([sys.executable, str(ROOT / "jobs" / job), *settings], check=False).returncode:
-        sys.exit(status)
 
 
 if __name__ == "__main__":
