@@ -226,14 +226,14 @@ def _as_text(column: Any) -> Any:
 
 def _as_utf8(column: Any) -> tuple[Any, Any]:
     """The column as text, null where its bytes are none, and where that is."""
-    nowhere = pa.array(np.zeros(len(column), np.bool_))
+    kind = column.type
+    is_binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    # a column that says it is text can hold anything all the same: only a cast from bytes looks
+    raw = (column if is_binary else _as_text(column)).cast(pa.large_binary())
     try:
-        text = _as_text(column)
-        # a column that says it is text can hold anything all the same
-        return text.cast(pa.large_binary()).cast(pa.large_string()), nowhere
+        return raw.cast(pa.large_string()), pa.array(np.zeros(len(column), np.bool_))
     except pa.ArrowInvalid:
-        pass
-    text = column.cast(pa.large_binary()).to_pylist()  # a few rows, and only where one of them is broken
+        text = raw.to_pylist()  # a few rows, and only where one of them is broken
     broken = [value is not None and not _is_utf8(value) for value in text]
     good = [None if bad else value for bad, value in zip(broken, text, strict=True)]
     return pa.array(good, pa.large_binary()).cast(pa.large_string()), pa.array(broken)

@@ -154,6 +154,9 @@ def test_bytes_that_are_not_utf8_reject_their_own_row(kind):
     table = pa.table({"text": column, "brand": pa.array(["p", "q", "r", "s"])})
     expected = [("good\np", None), (None, "not UTF-8"), ("r", None), ("\u0437\u0432\u0443\u043a\ns", None)]
     assert joined(table, ("text", "brand")) == expected
+    if kind == pa.string():
+        lists = pa.ListArray.from_arrays(pa.array([0, 1, 3], pa.int32()), column.slice(0, 3))
+        assert joined(pa.table({"tags": lists}), ("tags",)) == [("good", None), (None, "not UTF-8")]
     addresses = Manifest(
         files=(), id_column="id", by_index=False, form="uri", columns=("text",), text=TextFieldsConfig()
     )
