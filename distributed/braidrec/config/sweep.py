@@ -1,14 +1,14 @@
 """What a sweep is: a base run, a space over its keys, what is best, how to look for it, and what it may cost."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, model_validator
 
 from braidrec.config.base import Strict
 from braidrec.config.scalars import Positive, PositiveFloat, Seed
 
-FORMS = ("choice", "uniform", "log_uniform", "integer", "log_integer")
 Form = Literal["choice", "uniform", "log_uniform", "integer", "log_integer"]
+FORMS: tuple[Form, ...] = get_args(Form)
 
 
 class DimensionConfig(Strict):
@@ -61,8 +61,7 @@ class DimensionConfig(Strict):
     @property
     def form(self) -> Form:
         """Which of the five was given."""
-        return next(form for form in ("choice", "uniform", "log_uniform", "integer", "log_integer")
-                    if getattr(self, form) is not None)  # fmt: skip
+        return next(form for form in FORMS if getattr(self, form) is not None)
 
 
 class SearchObjectiveConfig(Strict):

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from braidrec.config.load import ConfigError, merged, read_plain, validate
@@ -96,13 +97,12 @@ class Runs:
         Raises:
             ConfigError, DatasetError: naming key or point, and the mend.
         """
-        corners = list(self.space.corners())
-        for key, point in corners:
-            self.config(point, f"space.{key}={point[key]!r}")  # all keys first, whose errors name the key
+        # All keys first, whose errors name the key.
+        corners = [(point, self.config(point, f"space.{key}={point[key]!r}")) for key, point in self.space.corners()]
         folder = open_dataset(self.base)
-        for point in [*(point for _, point in corners), *self._more_points(sweep)]:
+        for point, known in chain(corners, ((point, None) for point in self._more_points(sweep))):
             try:
-                config = self.config(point)
+                config = known or self.config(point)
                 check_run(config, folder)
                 build_model(config.model, _surrounding(config, folder))
             except ConfigError as error:
