@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from braidrec.search.compare_result import Comparison, Figure
+from braidrec.search.compare_result import Comparison, Figure, with_spread
 from braidrec.search.compare_words import described
 
 
@@ -68,4 +68,4 @@ def _pairs(comparison: Comparison, most: int) -> Table:
 
 
 def _figure(figure: Figure) -> str:
-    return f"{figure.mean:.4f}" if figure.spread is None else f"{figure.mean:.4f}\n± {figure.spread:.4f}"
+    return with_spread(figure.mean, figure.spread, "\n")

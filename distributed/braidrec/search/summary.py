@@ -8,6 +8,7 @@ from rich.table import Table
 
 from braidrec.display.summary import print_places
 from braidrec.display.text import tool, value
+from braidrec.search.compare_result import with_spread
 from braidrec.search.runs import shown
 from braidrec.search.sweep import SweepResult
 from braidrec.search.winner import Candidate
@@ -60,15 +61,11 @@ def _candidates(result: SweepResult) -> Table:
     for candidate in result.candidates:
         table.add_row(
             str(candidate.number),
-            _with_spread(candidate.score, candidate.spread),
+            with_spread(candidate.score, candidate.spread),
             *(_tested(candidate, name) for name in names),
         )
     return table
 
 
 def _tested(candidate: Candidate, name: str) -> str:
-    return _with_spread(*candidate.tests[name]) if name in candidate.tests else ""
-
-
-def _with_spread(mean: float, spread: float | None) -> str:
-    return value(mean) if spread is None else f"{value(mean)} ± {spread:.4f}"
+    return with_spread(*candidate.tests[name]) if name in candidate.tests else ""

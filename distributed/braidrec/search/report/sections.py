@@ -7,7 +7,7 @@ from html import escape
 from itertools import chain
 from pathlib import Path
 
-from braidrec.search.compare_result import Comparison, Contender, Cost, Pair
+from braidrec.search.compare_result import Comparison, Contender, Cost, Pair, with_spread
 from braidrec.search.compare_runs import short_names, shown
 from braidrec.search.importance import MIN_TRIALS, Importance
 from braidrec.search.report.figures import (
@@ -79,8 +79,8 @@ def _candidates(comparison: Comparison) -> str:
             each.label,
             *(shown(each.settings[key]) if key in each.settings else "–" for key in keys),
             ", ".join(each.seeds),
-            _with_spread(each.validation.mean, each.validation.spread),
-            _with_spread(each.test.mean, each.test.spread),
+            with_spread(each.validation.mean, each.validation.spread),
+            with_spread(each.test.mean, each.test.spread),
             f"{each.interval[0]:.4f} – {each.interval[1]:.4f}",
             *_costs(each.cost),
         ]
@@ -251,7 +251,3 @@ def _costs(cost: Cost) -> list[str]:
         "–" if cost.parameters is None else f"{cost.parameters:,.0f}",
         "–" if cost.memory_mb is None else f"{cost.memory_mb:,.0f}",
     ]
-
-
-def _with_spread(mean: float, spread: float | None) -> str:
-    return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"
