@@ -4,15 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from braidrec.data.prepare import prepare
+    from braidrec.runs.attack import attack
     from braidrec.runs.evaluate import evaluate
     from braidrec.runs.prototypes import prototypes
     from braidrec.runs.recommend import recommend
     from braidrec.search.compare import compare
     from braidrec.training.driver import train
 
-__all__ = ["compare", "evaluate", "prepare", "prototypes", "recommend", "train"]
+__all__ = ["attack", "compare", "evaluate", "prepare", "prototypes", "recommend", "train"]
 
 _WHERE = {
+    "attack": "braidrec.runs.attack",
     "compare": "braidrec.search.compare",
     "evaluate": "braidrec.runs.evaluate",
     "prepare": "braidrec.data.prepare",

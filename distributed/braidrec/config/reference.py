@@ -16,7 +16,7 @@ from braidrec.config.compare import CompareConfig
 from braidrec.config.extract import ExtractConfig
 from braidrec.config.prepare import PrepareConfig
 from braidrec.config.run import RunConfig
-from braidrec.config.runs import EvaluateConfig, PrototypesConfig, RecommendConfig
+from braidrec.config.runs import AttackConfig, EvaluateConfig, PrototypesConfig, RecommendConfig
 from braidrec.config.shape import alternatives, element_of, models_among, tags_of
 from braidrec.config.sweep import SweepConfig
 
@@ -77,6 +77,7 @@ def render() -> str:
         (PrepareConfig, "jobs/prepare.py", "A preparation"),
         (ExtractConfig, "jobs/extract.py", "An extraction of features from raw media"),
         (EvaluateConfig, "jobs/evaluate.py", "An evaluation of a finished run"),
+        (AttackConfig, "jobs/attack.py", "An attack on a finished run"),
         (RecommendConfig, "jobs/recommend.py", "Recommendations of a finished run"),
         (PrototypesConfig, "jobs/prototypes.py", "The prototypes of a finished run"),
         (CompareConfig, "jobs/compare.py", "A comparison of tracked runs"),

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
-from braidrec.config.scalars import Positive, Seed, Share
+from braidrec.config.scalars import Positive, PositiveFloat, Seed, Share
 
 
 class RunReference(Strict):
@@ -42,6 +42,27 @@ class EvaluateConfig(RunReference):
     output: str | None = Field(
         default=None, description="Folder for metrics.json and per_user.parquet; null: in the run's folder."
     )
+
+
+class AttackConfig(RunReference):
+    """A finished run under attack: every item's vector is moved by ε to where the BPR over the train interactions rises
+    fastest, and once more by ε at random (AMR, Tang et al., IEEE TKDE 2020)."""
+
+    epsilons: tuple[PositiveFloat, ...] = Field(
+        default=(0.05, 0.1, 0.2, 0.5), description="Each ε, in the units of the vectors as the model reads them."
+    )
+    modalities: tuple[str, ...] | None = Field(
+        default=None, description="Which ones are moved, each by ε; null: all that the run looks at."
+    )
+    split: Literal["valid", "test"] = Field(default="test", description="Whose interactions are the right answers.")
+    mask: Literal["train", "train+valid"] = Field(
+        default="train", description="Items of which splits are taken out of the candidates."
+    )
+    at: tuple[Positive, ...] = Field(default=(10, 20), description="Cut-offs k.")
+    auc: bool = Field(default=False, description="Also the exact AUC per user (slower).")
+    seed: Seed = Field(default=0, description="Decides the negatives of the BPR and the random directions.")
+    tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
+    output: str | None = Field(default=None, description="Folder for the curve; null: in the run's folder.")
 
 
 class RecommendConfig(RunReference):

@@ -5,6 +5,7 @@ from rich.markup import escape
 
 from braidrec.display.summary import print_recommendations, print_strands, print_summary
 from braidrec.display.text import tool
+from braidrec.runs.attack import AttackResult
 from braidrec.runs.evaluate import EvaluateResult
 from braidrec.training.result import TrainResult
 
@@ -60,3 +61,20 @@ def print_evaluate_result(result: EvaluateResult, console: Console | None = None
             table.add_row(group, *("–" if cell is None else f"{cell:.4g}" for cell in cells))
         console.print(table)
     console.print(f"metrics  {result.metrics_file}\nper user {result.per_user_file}", soft_wrap=True, highlight=False)
+
+
+def print_attack_result(result: AttackResult, console: Console | None = None) -> None:
+    """The curve: what is left of each metric at every ε, on purpose and at random."""
+    from rich.table import Table
+
+    console = console or Console()
+    names = [name for name in result.points[0].metrics if name.startswith(("recall", "ndcg", "auc", "rmse"))]
+    title = f"{result.split}, {result.mask} masked, attack on {', '.join(result.modalities)}"
+    table = Table(title=escape(title), title_justify="left")
+    for column in ("ε", "direction", *names):
+        table.add_column(column, justify="left" if column == "direction" else "right")
+    for point in result.points:
+        values = (f"{point.metrics[name]:.4f}" if name in point.metrics else "–" for name in names)
+        table.add_row(f"{point.epsilon:g}", point.direction, *values)
+    console.print(table)
+    console.print(f"curve  {result.curve_file}", soft_wrap=True, highlight=False)
