@@ -122,7 +122,7 @@ class Hop:
 
     def _rows_of(self, values: Tensor, nodes: Tensor | None) -> Tensor:
         if nodes is not None:
-            values = values[nodes.to(values.device)]
+            values = values.index_select(0, nodes.to(values.device))  # several times faster than values[nodes]
         return values.to(self.structure.device).unsqueeze(-1)
 
 

@@ -82,7 +82,7 @@ class Relation:
         """`[len(nodes)]` int64, on the device of `nodes`."""
         starts = self.structure.indptr
         places = nodes.to(starts.device)
-        return (starts[places + 1] - starts[places]).long().to(nodes.device)
+        return (starts.index_select(0, places + 1) - starts.index_select(0, places)).long().to(nodes.device)
 
     @cached_property
     def out_degree(self) -> Tensor:

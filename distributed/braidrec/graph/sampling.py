@@ -95,11 +95,11 @@ def _compact(frontier: Any, destinations: Tensor, exclude: Tensor | None, scale:
         frontier = dgl.graph((sources[kept], targets[kept]), num_nodes=frontier.num_nodes())
     block = dgl.to_block(frontier, destinations.to(frontier.idtype))
     indptr, indices, order = block.adj_tensors("csc")
-    drawn = edge_ids[block.edata[dgl.EID].long()]
+    drawn = edge_ids.index_select(0, block.edata[dgl.EID].long())
     return Draw(
         src_nodes=block.srcdata[dgl.NID].long(),
         indptr=indptr.int(),
         indices=indices.int(),
-        edge_ids=drawn[order.long()] if len(order) else drawn,
+        edge_ids=drawn.index_select(0, order.long()) if len(order) else drawn,
         scale=scale,
     )
