@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 
 class RowOptimizer(torch.optim.Optimizer):
-    """Updates the rows of coalesced sparse gradients over the first dimension.
+    """Updates the rows of sparse gradients over the first dimension; of a dense one, which a model's step over a whole
+    table leaves, all rows.
 
     Args:
         parameters: `[num_rows, width]` each.
@@ -30,14 +31,12 @@ class RowOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    gradient = parameter.grad.coalesce()
-                    self.update(
-                        parameter, gradient._indices()[0], gradient._values(), self.state[parameter], group["lr"]
-                    )
+                    rows, gradient = _rows_of(parameter.grad)
+                    self.update(parameter, rows, gradient, self.state[parameter], group["lr"])
 
     @abstractmethod
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: dict[str, Any], rate: float) -> None:
-        """Change `weight[rows]`, rows being distinct, by `gradient`, `[len(rows), width]`."""
+        """Change `weight[rows]`, rows being distinct, by `gradient`, `[len(rows), width]`, which may be used up."""
 
 
 class RowSGD(RowOptimizer):
@@ -55,8 +54,8 @@ class ElementAdagrad(RowOptimizer):
     def update(self, weight: Tensor, rows: Tensor, gradient: Tensor, state: dict[str, Any], rate: float) -> None:
         total = _kept(state, "sum", weight)
         total.index_add_(0, rows, gradient.square())
-        step = total.index_select(0, rows).sqrt_().add_(self.epsilon)
-        weight.index_add_(0, rows, torch.div(gradient, step, out=step), alpha=-rate)
+        root = total.index_select(0, rows).sqrt_().add_(self.epsilon)
+        weight.index_add_(0, rows, gradient.div_(root), alpha=-rate)
 
 
 class RowAdagrad(RowOptimizer):
@@ -75,7 +74,7 @@ class RowAdagrad(RowOptimizer):
         norm = torch.linalg.vector_norm(gradient, dim=-1)
         total.index_add_(0, rows, norm.square_().div_(gradient.shape[1]))
         factor = total.index_select(0, rows).sqrt_().add_(self.epsilon).reciprocal_()
-        weight.index_add_(0, rows, gradient * factor.unsqueeze(-1), alpha=-rate)
+        weight.index_add_(0, rows, gradient.mul_(factor.unsqueeze(-1)), alpha=-rate)
 
 
 class RowAdam(RowOptimizer):
@@ -99,11 +98,18 @@ class RowAdam(RowOptimizer):
         first.index_add_(0, rows, change)
         mean.add_(change)
         square = second.index_select(0, rows)
-        change = gradient.square().sub_(square).mul_(1 - self.beta2)
+        change = gradient.square_().sub_(square).mul_(1 - self.beta2)
         second.index_add_(0, rows, change)
         root = square.add_(change).sqrt_().add_(self.epsilon)
         correction = (1 - self.beta2 ** state["step"]) ** 0.5 / (1 - self.beta1 ** state["step"])
         weight.index_add_(0, rows, mean.div_(root), alpha=-rate * correction)
+
+
+def _rows_of(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    if not gradient.is_sparse:
+        return torch.arange(len(gradient), device=gradient.device), gradient
+    gradient = gradient.coalesce()
+    return gradient._indices()[0], gradient._values()
 
 
 def _kept(state: dict[str, Any], name: str, weight: Tensor) -> Tensor:

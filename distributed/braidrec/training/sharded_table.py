@@ -64,6 +64,8 @@ class ShardedTable(nn.Module):
         """Rows that take part in autograd, gathered from all ranks."""
         if nodes is None:
             nodes = torch.arange(self.num_rows, device=self.weight.device)
+        if self.context.world_size == 1:
+            return self._fetch_own(nodes)
         distinct, places = torch.unique(nodes, return_inverse=True)
         owned_by = self.partition.counts(distinct)
         asked, asked_by = self.context.exchange_rows(distinct, owned_by)
@@ -81,7 +83,10 @@ class ShardedTable(nn.Module):
         pieces = [piece for fetched in self._fetched for piece in self._homeward(fetched)]
         self._fetched.clear()
         # Also where none of this rank's rows was wanted: an optimizer counts its steps by gradients.
-        rows, gradients = _summed([piece for piece in pieces if len(piece[0])] or pieces[:1])
+        wanted = [piece for piece in pieces if len(piece[0])]
+        rows, gradients = (
+            wanted[0] if len(wanted) == 1 and self.context.world_size > 1 else _summed(wanted or pieces[:1])
+        )
         if self.sparse:
             self.weight.grad = torch.sparse_coo_tensor(
                 rows.unsqueeze(0), gradients, self.weight.shape, is_coalesced=True, check_invariants=False
@@ -100,6 +105,14 @@ class ShardedTable(nn.Module):
             rows = self.partition.rows(rank)
             self.context.broadcast(whole[rows.start : rows.stop], rank)
         return whole
+
+    def _fetch_own(self, nodes: Tensor) -> Tensor:
+        """Of a single process: nothing to exchange, and so nothing to put in order first."""
+        rows = self.weight.detach().index_select(0, nodes)
+        if torch.is_grad_enabled():
+            rows.requires_grad_()
+            self._fetched.append(_Fetched(asked=nodes, asked_by=[len(nodes)], owned_by=[len(nodes)], rows=rows))
+        return rows
 
     def _outward(self, asked: Tensor, asked_by: list[int], owned_by: list[int]) -> Tensor:
         """Send each rank the rows that it asked for; this rank's, in the order in which it asked."""
@@ -146,9 +159,7 @@ def _without(counts: Sequence[int], rank: int) -> list[int]:
 
 
 def _summed(pieces: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Rows in increasing order and their gradients, added piece by piece. Within a piece rows ascend, each once."""
-    if len(pieces) == 1:
-        return pieces[0]
+    """Rows in increasing order, each once, and their gradients, added piece by piece."""
     rows, places = torch.unique(torch.cat([rows for rows, _ in pieces]), return_inverse=True)
     total = pieces[0][1].new_zeros(len(rows), pieces[0][1].shape[1])
     for part, (_, gradients) in zip(torch.split(places, [len(rows) for rows, _ in pieces]), pieces, strict=True):

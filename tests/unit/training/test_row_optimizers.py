@@ -97,6 +97,21 @@ def test_a_row_with_a_zero_gradient_is_not_moved_by_its_momentum() -> None:
 
 
 @pytest.mark.parametrize("kind", ROW_OPTIMIZERS)
+def test_a_dense_gradient_is_one_of_all_rows(kind: str) -> None:
+    by_rows, dense = start(), start()
+    values = torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(3))
+    for parameter in (by_rows, dense):
+        optimizer = ROW_OPTIMIZERS[kind]([parameter], RATE)
+        for _ in range(2):
+            if parameter is dense:
+                parameter.grad = values.clone()
+            else:
+                put(parameter, torch.arange(ROWS), values.clone())
+            optimizer.step()
+    assert torch.equal(by_rows, dense) and not torch.equal(dense, start())
+
+
+@pytest.mark.parametrize("kind", ROW_OPTIMIZERS)
 def test_no_rows_at_all_counts_as_a_step(kind: str) -> None:
     """A rank none of whose rows were wanted must count as the others do."""
     seen = []
