@@ -107,14 +107,16 @@ def config_of(name: str, mode: str, data: Path) -> RunConfig:
     return load_config(RunConfig, [preset] if preset else [], overrides)
 
 
-@pytest.mark.parametrize("mode", ["full", "sampled"])
+@pytest.mark.parametrize("mode", ["full", "sampled", "sampled, sharded"])
 @pytest.mark.parametrize("name", CASES)
 def test_two_learn_what_one_does(pair: Pair, name: str, mode: str, data: Path) -> None:
-    if name.startswith(WITHOUT_GRAPH) and mode == "sampled":
-        mode = "auto"
+    """Full propagation, sampled with every neighbour taken, and this with the tables' rows dealt out."""
+    mode, *dealt_out = mode.split(", ")
     config = config_of(name, mode, data)
+    tables = {"tables": "sharded" if dealt_out else "replicated"}
+    of_two = config.model_copy(update={"training": config.training.model_copy(update=tables)})
     alone = train_two_steps(LocalWorker(torch.device("cpu"), lambda event: None), config, data.parent)
-    ranks = pair.run(train_two_steps, both(config), both(data.parent))
+    ranks = pair.run(train_two_steps, both(of_two), both(data.parent))
     assert not [rank for rank in ranks if isinstance(rank, Exception)], ranks
     for step, wanted in enumerate(alone["losses"]):
         for term, value in wanted.items():
