@@ -54,6 +54,7 @@ def test_a_final_run_is_tested_with_its_own_seed(tmp_path: Path) -> None:
         record, task = final
         names.append(record.name)
         assert (task.config["seed"], task.config["evaluation"]["test"], task.tested) == (seed, True, True)
+        assert task.config["evaluation"]["watch_test"] is False, "though the base says so: it is tested once"
     assert finals.next() is None and len(set(names)) == 2
     *_, last = all_of(Training(task))
     assert last["finished"] and "test/recall@20" in last["metrics"]

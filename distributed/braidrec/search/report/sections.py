@@ -91,7 +91,7 @@ def _candidates(comparison: Comparison) -> str:
         table(columns, rows, numbers=list(numbers), marked=[0])
         + paragraph(
             f"Best on validation first. ± is the standard deviation over seeds; intervals are bootstrapped over "
-            f"{comparison.num_users:,} users. Seconds are of training alone, MiB the peak of the process.",
+            f"{comparison.num_users:,} users. Seconds are of training alone, MiB the peak while it trained.",
             "dim",
         )
         + _on_test(comparison)
