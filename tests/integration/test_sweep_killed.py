@@ -28,6 +28,8 @@ from braidrec.tracking.store import connect
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL_PROCESS = "ray::ResourceTrainable"
 KILLED_AFTER = 3
+PATIENCE = {"RAY_raylet_start_wait_time_s": "200", "RAY_gcs_rpc_server_reconnect_timeout_s": "200"}
+"""A busy machine takes long to start Ray."""
 SECONDS = 500
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * SECONDS)]
@@ -101,7 +103,7 @@ def ended(folder: Path) -> list[str]:
 def start(around: Surroundings, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "jobs/sweep.py", *arguments],
-        env={**around.environment, "RAY_raylet_start_wait_time_s": "200"},
+        env={**around.environment, **PATIENCE},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

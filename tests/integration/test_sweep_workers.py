@@ -12,6 +12,8 @@ from ray_processes import surroundings
 from braidrec.tracking.store import connect
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = {"RAY_raylet_start_wait_time_s": "200", "RAY_gcs_rpc_server_reconnect_timeout_s": "200"}
+"""A busy machine takes long to start Ray."""
 SECONDS = 600
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 100)]
@@ -44,7 +46,7 @@ def test_trials_of_two_workers_end_like_those_of_one(tmp_path: Path) -> None:
     with surroundings(tmp_path) as around:
         done = subprocess.run(
             [sys.executable, "jobs/sweep.py", "--config", str(tmp_path / "sweep.yaml")],
-            env={**around.environment, "RAY_raylet_start_wait_time_s": "200"},
+            env={**around.environment, **PATIENCE},
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
