@@ -128,6 +128,8 @@ def measure(loop: Loop, steps: int) -> dict[str, Any]:
         loop.step.run(rows, Position(epoch=epoch, step=at, global_step=step))
         if step >= WARM_UP:
             seconds.append(time.perf_counter() - start)
+        if loop.context.rank == 0 and step % 20 == 0:
+            print(f"step {step} of {steps + WARM_UP}, {sum(seconds):.0f} s", file=sys.stderr, flush=True)
     processor = time.process_time() - processor
     phases = loop.timer.take()
     phases["rows"] = meter.rows_seconds
