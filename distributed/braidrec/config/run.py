@@ -103,6 +103,11 @@ class NegativesConfig(Strict):
     )
     exponent: Share = Field(default=0.75, description="popularity: items are drawn in proportion to degree^exponent.")
     per_positive: Positive = Field(default=1, description="Negatives drawn for each interaction.")
+    shared: Positive | None = Field(
+        default=None,
+        description="Items that are drawn for a worker's batch and from which all its interactions take their "
+        "negatives, so that fewer rows are read; null: each draws from all items.",
+    )
 
 
 LossConfig = Annotated[

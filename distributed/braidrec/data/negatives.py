@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from braidrec.data.errors import DatasetError
 from braidrec.graph.relation import Relation, bisect_rows
 
+ROUNDS_OF_THE_POOL = 20
+"""How often a row draws from shared negatives before it is taken for granted that they all are its user's."""
+
 
 class NegativeSampler:
     """Draws items that a user has not interacted with in training.
@@ -18,16 +21,28 @@ class NegativeSampler:
 
     Rejection is exact: a drawn train item is drawn again, until none is left.
 
+    Negatives may be shared: each `draw` first draws some items by the same law, and every row takes its negatives from
+    these. A row's negatives are then distributed as without it, but those of a batch's rows are not independent, and
+    far fewer items have to be looked at. A row whose user has nearly all of them draws its own.
+
     Args:
         interactions: the user–item relation of the train split.
         num_users: nodes below are users.
+        shared: items that the rows of a draw share; None: each row draws for itself.
     Raises:
         DatasetError: a user has every item that can be drawn, so that no negative exists.
     """
 
     def __init__(
-        self, interactions: Relation, num_users: int, *, kind: str = "uniform", exponent: float = 0.75
+        self,
+        interactions: Relation,
+        num_users: int,
+        *,
+        kind: str = "uniform",
+        exponent: float = 0.75,
+        shared: int | None = None,
     ) -> None:
+        self._shared = shared
         self._relation = interactions
         self._num_users = num_users
         self._num_items = interactions.num_nodes - num_users
@@ -50,10 +65,13 @@ class NegativeSampler:
     def draw(self, users: NDArray[np.int64], per_positive: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """`[len(users), per_positive]` negative items."""
         repeated = np.repeat(users, per_positive)
-        items = self._propose(len(repeated), rng)
+        pool = None if self._shared is None else self._propose(self._shared, rng)
+        items = self._propose(len(repeated), rng, pool)
         pending = np.flatnonzero(self.is_train_item(repeated, items))
+        rounds = 0
         while len(pending):
-            items[pending] = self._propose(len(pending), rng)
+            rounds += 1
+            items[pending] = self._propose(len(pending), rng, pool if rounds < ROUNDS_OF_THE_POOL else None)
             pending = pending[self.is_train_item(repeated[pending], items[pending])]
         return items.reshape(len(users), per_positive)
 
@@ -74,7 +92,9 @@ class NegativeSampler:
         found: NDArray[np.bool_] = inside & (indices[np.where(inside, position, 0)] == nodes)
         return found
 
-    def _propose(self, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    def _propose(self, size: int, rng: np.random.Generator, pool: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        if pool is not None:
+            return pool[rng.integers(0, len(pool), size)]
         if self._cumulative is None:
             return rng.integers(0, self._num_items, size)
         return np.searchsorted(self._cumulative, rng.random(size), side="right").astype(np.int64)

@@ -277,11 +277,12 @@ def _choose(
 ) -> PropagationChoice:
     # The longest chain decides for all; a view is as large as what it perturbs.
     hops = max(chains.values(), key=len, default=())
-    negatives = config.objective.negatives.per_positive if needs_negatives else 0
+    rows = config.training.batch_size // context.world_size
+    negatives = config.objective.negatives.shared or rows * config.objective.negatives.per_positive
     choice = choose_propagation(
         [relations.as_large_as(spec.relation) for spec in hops],
         fan_outs=[spec.fan_out for spec in reversed(hops)],
-        seeds_per_step=config.training.batch_size // context.world_size * (2 + negatives),
+        seeds_per_step=2 * rows + (negatives if needs_negatives else 0),
         dim=config.model.dim,
         memory_bytes=_memory_share(context) // max(1, len(chains)),
         wanted=config.training.propagation.mode,

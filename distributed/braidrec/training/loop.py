@@ -142,9 +142,13 @@ class Loop:
             **{f"train/{name}_term": float(value) for name, value in zip(self.step.term_names, means, strict=True)},
             "train/interactions_per_second": self.rows_per_epoch / seconds,
             "train/input_nodes_per_step": input_nodes / self.steps_per_epoch,
+            "train/input_rows_per_interaction": self._of_all_ranks(input_nodes) / self.rows_per_epoch,
             "train/learning_rate": self._learning_rate(epoch * self.steps_per_epoch - 1),
             "train/seconds": seconds,
         }
+
+    def _of_all_ranks(self, number: int) -> float:
+        return float(self.context.all_reduce(torch.tensor([number], dtype=torch.float64, device=self.context.device)))
 
     def _check_delivered(self, epoch: int, rows: int) -> None:
         """Every interaction once an epoch, over all ranks: what Ray Data delivered is counted, not trusted."""

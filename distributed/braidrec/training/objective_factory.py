@@ -61,7 +61,9 @@ def build_objective(
 def negative_sampler(config: RunConfig, folder: DatasetFolder, interactions: Relation) -> NegativeSampler:
     """What draws the negatives of a run."""
     wanted = config.objective.negatives
-    return NegativeSampler(interactions, folder.num_users, kind=wanted.kind, exponent=wanted.exponent)
+    return NegativeSampler(
+        interactions, folder.num_users, kind=wanted.kind, exponent=wanted.exponent, shared=wanted.shared
+    )
 
 
 def _rating_mse(folder: DatasetFolder) -> RowLoss:

@@ -112,3 +112,35 @@ def test_popularity_never_draws_an_item_without_interactions() -> None:
     ) == {2}
     with pytest.raises(DatasetError, match=r"user 1 .* all 2 items"):
         NegativeSampler(relation(train, 3), 2, kind="popularity")
+
+
+@pytest.mark.parametrize("kind", ["uniform", "popularity"])
+def test_shared_negatives_are_few_and_each_rows_own_law_stays(kind: str) -> None:
+    """Many draws, each with a pool of its own: of each draw one row is counted, for the rows of one are dependent."""
+    train = {**TRAIN, 0: [0, 1, 2]}
+    degree = np.bincount([item for items in train.values() for item in items], minlength=NUM_ITEMS)
+    shared = NegativeSampler(relation(train), NUM_USERS, kind=kind, exponent=1.0, shared=3)
+    rng = np.random.default_rng(8)
+    users = np.arange(NUM_USERS)
+    drawn = np.stack([shared.draw(users, 1, rng)[:, 0] for _ in range(4_000)])
+    for user, items in train.items():
+        share = np.ones(NUM_ITEMS) if kind == "uniform" else degree.astype(float)
+        share[items] = 0
+        refuse_unlikely(np.bincount(drawn[:, user], minlength=NUM_ITEMS), share)
+
+
+def test_a_batch_shares_its_negatives() -> None:
+    train = {user: [user] for user in range(50)}
+    for size in (1, 5, 40):
+        sampler = NegativeSampler(relation(train, 10_000), len(train), shared=size)
+        drawn = sampler.draw(np.repeat(np.arange(50), 20), 4, np.random.default_rng(size))
+        assert 0.5 * size < len(np.unique(drawn)) <= size
+        again = sampler.draw(np.repeat(np.arange(50), 20), 4, np.random.default_rng(size + 1))
+        assert len(np.intersect1d(drawn, again)) < size  # others the next time
+
+
+def test_who_has_all_shared_negatives_draws_others() -> None:
+    """User 0 can only get item 8, which a pool of one seldom is."""
+    sampler = NegativeSampler(relation(), NUM_USERS, shared=1)
+    for seed in range(30):
+        assert sampler.draw(np.array([0, 3]), 1, np.random.default_rng(seed))[0, 0] == 8
