@@ -96,7 +96,8 @@ def extract(config: ExtractConfig, *, console: Console | None = None) -> Extract
     home = home_of(folder, config.modality)
     home.filesystem.create_dir(home.path, recursive=True)
     with Lease(home, "the extraction of"), ray_session():
-        return _Extraction(config, folder, encoder, manifest, console or Console()).run()
+        # read anew: another process may have published this modality before the lease was ours
+        return _Extraction(config, DatasetFolder.open(config.data), encoder, manifest, console or Console()).run()
 
 
 class _Extraction:
