@@ -14,6 +14,7 @@ from braidrec.data.scan import Scanned
 from braidrec.data.stages import Answer, fetch, run_tasks, share, shuffle_tasks
 from braidrec.data.storage import Location, read_parquet
 from braidrec.data.writer import write_table
+from braidrec.distinct import distinct
 
 Deduplication = Literal["first", "last", "none"]
 Columns = dict[str, npt.NDArray[Any]]
@@ -232,7 +233,7 @@ def _write_bucket(table: Any, *, staging: Location, deduplicate: Deduplication, 
 def _count(entry: Answer, *, core: Core) -> Iterator[Answer]:
     columns = load_bucket(core, entry["file"], ["user", "item"])
     items, item_counts = np.unique(columns["item"], return_counts=True)
-    users = np.unique(columns["user"])
+    users = distinct(columns["user"])
     yield {"rows": len(columns["user"]), "users": users, "items": items, "item_counts": item_counts}
 
 

@@ -37,6 +37,7 @@ from braidrec.data.writer import (
     part_of,
     write_table,
 )
+from braidrec.distinct import distinct
 
 UnknownUsers = Literal["refuse", "drop", "keep"]
 
@@ -233,7 +234,7 @@ def _label_bucket(
     columns = load_bucket(core, entry["file"])
     labels = label_rows(rule, columns)
     unknown = splits.users_without_train(columns["user"], labels)
-    strangers = np.unique(columns["user"][unknown])
+    strangers = distinct(columns["user"][unknown])
     columns["label"] = labels
     del columns["position"]
     if unknown_users == "drop":
@@ -248,8 +249,8 @@ def _label_bucket(
         "unknown_rows": int(unknown.sum()),
         "repeats_train": _rows_that_repeat_train(columns),
         "example": int(strangers[0]) if len(strangers) else None,
-        "users": np.unique(columns["user"]),
-        "items": np.unique(columns["item"]),
+        "users": distinct(columns["user"]),
+        "items": distinct(columns["item"]),
     }
 
 
@@ -261,7 +262,7 @@ def _rows_that_repeat_train(columns: Columns) -> int:
 
 
 def _union(lists: list[Any]) -> npt.NDArray[np.int32]:
-    return np.unique(np.concatenate([values.to_numpy() for values in lists])).astype(np.int32)
+    return distinct(np.concatenate([values.to_numpy() for values in lists])).astype(np.int32)
 
 
 def _final_index(present: npt.NDArray[np.int32], places: int) -> npt.NDArray[np.int32]:

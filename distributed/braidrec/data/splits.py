@@ -7,6 +7,8 @@ be present, in any order: the labels depend on the rows and the seed only, never
 import numpy as np
 import numpy.typing as npt
 
+from braidrec.distinct import distinct
+
 TRAIN, VALID, TEST = 0, 1, 2
 
 Labels = npt.NDArray[np.int8]
@@ -104,6 +106,6 @@ def label_held_out_ids(keys: npt.NDArray[np.uint64], alive: npt.NDArray[np.bool_
 
 def users_without_train(users: Ids, labels: Labels) -> npt.NDArray[np.bool_]:
     """Rows outside train whose user has no row in train."""
-    trained = np.unique(users[labels == TRAIN])
+    trained = distinct(users[labels == TRAIN])
     unknown: npt.NDArray[np.bool_] = (labels != TRAIN) & ~np.isin(users, trained)
     return unknown

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from braidrec.distinct import distinct
+
 Ints = NDArray[np.integer]
 
 
@@ -114,7 +116,7 @@ class UserItems:
 
 def _sorted_unique(keys: NDArray[np.int64]) -> NDArray[np.int64]:
     # Dataset folders are usually written in this order already, and a check costs far less than a sort.
-    return keys if bool(np.all(keys[1:] > keys[:-1])) else np.unique(keys)
+    return keys if bool(np.all(keys[1:] > keys[:-1])) else distinct(keys)
 
 
 def _is_member(wanted: NDArray[np.int64], sorted_keys: NDArray[np.int64]) -> NDArray[np.bool_]:
