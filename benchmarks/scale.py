@@ -11,9 +11,11 @@ processes; what it changes:
     plain        fan-outs [10, 10], one uniform negative an interaction
     10,5  5,5    smaller fan-outs
     labor        neighbours drawn by LABOR
-    bf16         rows and gradients travel as bfloat16 between workers, and the hops compute in it
+    bf16         rows and gradients travel as bfloat16 between workers
+    bf16-hops    the hops compute in it too
     in-batch     the other items of the batch are the negatives (softmax)
-    best         all of them: [5, 5], LABOR, bf16, in-batch
+    fewest-rows  [5, 5], LABOR, bf16 and in-batch together, which move least
+    best         [5, 5] and bf16 between workers
     replicated   every worker holds all rows
     allocator    plain with the machine's own memory allocation
     tenth        plain on a graph of a tenth of the size
@@ -40,7 +42,7 @@ FAN_OUTS = {
     "5,5": f"{SAMPLED}.fan_outs=[5,5]",
 }
 LABOR = [f"{SAMPLED}.sampler=labor"]
-BF16 = ["training.wire=bf16", f"{SAMPLED}.precision=bf16"]
+BF16 = ["training.wire=bf16"]
 IN_BATCH = ["objective.loss.kind=in_batch_softmax"]
 ROWS: dict[str, list[str]] = {
     "plain": [],
@@ -48,8 +50,10 @@ ROWS: dict[str, list[str]] = {
     "5,5": [FAN_OUTS["5,5"]],
     "labor": LABOR,
     "bf16": BF16,
+    "bf16-hops": [*BF16, f"{SAMPLED}.precision=bf16"],
     "in-batch": IN_BATCH,
-    "best": [FAN_OUTS["5,5"], *LABOR, *BF16, *IN_BATCH],
+    "fewest-rows": [FAN_OUTS["5,5"], *LABOR, *BF16, *IN_BATCH],
+    "best": [FAN_OUTS["5,5"], *BF16],
     "replicated": ["training.tables=replicated"],
     "allocator": [],
     "tenth": [],

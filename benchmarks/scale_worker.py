@@ -128,8 +128,11 @@ def measure(loop: Loop, steps: int) -> dict[str, Any]:
         loop.step.run(rows, Position(epoch=epoch, step=at, global_step=step))
         if step >= WARM_UP:
             seconds.append(time.perf_counter() - start)
-        if loop.context.rank == 0 and step % 20 == 0:
-            print(f"step {step} of {steps + WARM_UP}, {sum(seconds):.0f} s", file=sys.stderr, flush=True)
+        if loop.context.rank == 0 and seconds and len(seconds) % 20 == 0:
+            rate = loop.config.training.batch_size * len(seconds) / sum(seconds)
+            busy = 1000 * (time.process_time() - processor) / len(seconds)
+            said = f"step {len(seconds)} of {steps}: {rate:,.0f} interactions/s, {busy:.0f} ms of the processor a step"
+            print(f"{said}, {meter.input_rows // len(seconds):,} rows", file=sys.stderr, flush=True)
     processor = time.process_time() - processor
     phases = loop.timer.take()
     phases["rows"] = meter.rows_seconds
