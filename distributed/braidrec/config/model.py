@@ -21,6 +21,7 @@ from braidrec.config.systems.selfcf import SelfCFConfig
 from braidrec.config.systems.slmrec import SLMRecConfig
 from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
+from braidrec.config.systems.vmcf import VMCFConfig
 from braidrec.config.untrained import UntrainedConfig
 
 UserMissingKind = Literal["token", "zeros", "mean", "neighbours", "propagation"]
@@ -269,6 +270,7 @@ SystemConfig = (
     | ACFConfig
     | ADDVAEConfig
     | SelfCFConfig
+    | VMCFConfig
     | DualGNNConfig
     | DragonConfig
 )

@@ -93,6 +93,11 @@ class RatingMSEConfig(Strict):
     """(rating − score)² on the real ratings of the data set, the score being offset by their mean."""
 
     kind: Literal["rating_mse"] = "rating_mse"
+    link: Literal["identity", "sigmoid"] = Field(
+        default="identity",
+        description="What makes a rating of a score; sigmoid: predictions stay between the lowest and the highest "
+        "rating of the train split. RMSE and MAE are of ratings; ranking and recommending use the score.",
+    )
 
 
 class NegativesConfig(Strict):

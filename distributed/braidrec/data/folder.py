@@ -185,6 +185,32 @@ class DatasetFolder:
             flat = padded
         return items, flat.reshape(len(items), *described.shape)
 
+    def relation(
+        self, name: str
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32] | None]:
+        """Edges between items or users in stored order: src and dst (int32 [rows]), and weights where there are some.
+
+        Raises:
+            DatasetError: there is none of that name, or an index out of range.
+        """
+        described = self.description.relations.get(name)
+        if described is None:
+            raise DatasetError(f"{self.path}: no relation {name!r}; it has {sorted(self.description.relations)}")
+        table = self._read_folder(f"relations/{name}", ["src", "dst", *(["weight"] if described.has_weight else [])])
+        count = self.num_items if described.between == "items" else self.num_users
+        ends = []
+        for column in ("src", "dst"):
+            ids = table.column(column).cast(pa.int32()).to_numpy()
+            if len(ids) and (ids.min() < 0 or ids.max() >= count):
+                row = int(np.flatnonzero((ids < 0) | (ids >= count))[0])
+                raise DatasetError(
+                    f"{self.path}/relations/{name}, row {row}: {column}={ids[row]} is outside 0…{count - 1}; "
+                    f"{PREPARE_AGAIN}"
+                )
+            ends.append(ids)
+        weights = table.column("weight").cast(pa.float32()).to_numpy() if described.has_weight else None
+        return ends[0], ends[1], weights
+
     def parts(self, folder: str) -> list[str]:
         """Relative paths of the files in `folder`, in reading order."""
         return sorted(relative for relative in self.description.files if relative.startswith(f"{folder}/"))

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from braidrec.data.description import (
     MediaDescription,
     ModalityDescription,
     ProtocolDescription,
+    RelationDescription,
     Side,
     Split,
     SplitDescription,
@@ -121,6 +122,7 @@ class DatasetWriter:
     files: dict[str, FileEntry] = field(default_factory=dict)
     splits: dict[Split, SplitDescription] = field(default_factory=dict)
     modalities: dict[Side, dict[str, ModalityDescription]] = field(default_factory=lambda: {"item": {}, "user": {}})
+    relations: dict[str, RelationDescription] = field(default_factory=dict)
     media: dict[str, MediaDescription] = field(default_factory=dict)
     num_users: int = 0
     num_items: int = 0
@@ -248,6 +250,21 @@ class DatasetWriter:
             provenance=dict(provenance),
         )
 
+    def write_relation(
+        self,
+        name: str,
+        sources: Integers,
+        destinations: Integers,
+        between: Literal["items", "users"] = "items",
+        weights: npt.NDArray[np.float32] | None = None,
+    ) -> None:
+        """Edges between items, or between users: two int arrays [rows], and what each counts."""
+        columns = {"src": pa.array(sources, pa.int32()), "dst": pa.array(destinations, pa.int32())}
+        if weights is not None:
+            columns["weight"] = pa.array(weights, pa.float32())
+        self.add(part_name(f"relations/{name}", 0), pa.table(columns))
+        self.relations[name] = RelationDescription(between=between, rows=len(sources), has_weight=weights is not None)
+
     def abandon(self) -> None:
         """Remove all that was written; the data set that was to be replaced comes back."""
         self.location.remove()
@@ -274,6 +291,7 @@ class DatasetWriter:
             options=dict(options),
             modalities=dict(sorted(self.modalities["item"].items())),
             user_modalities=dict(sorted(self.modalities["user"].items())),
+            relations=dict(sorted(self.relations.items())),
             media=dict(sorted(self.media.items())),
             dropped=tuple(dropped),
             notes=tuple(notes),

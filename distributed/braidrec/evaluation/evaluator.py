@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from braidrec.evaluation.full_ranking import Ranking, ReportProgress, rank_tiles
 from braidrec.evaluation.held_out import Ints, UserItems
 from braidrec.evaluation.metrics import CUTOFF_METRICS, RankedUsers, UserMetric, build_metrics
-from braidrec.evaluation.ranker import Ranker
+from braidrec.evaluation.ranker import Ranker, predicted_ratings
 from braidrec.evaluation.slices import Slice, slice_result
 from braidrec.evaluation.state import EvaluationResult, EvaluationState
 
@@ -29,7 +29,7 @@ class Evaluator:
         train_item_degree: [num_items] train interactions per item.
         train_user_degree: [num_users] train interactions per user.
         auc: also the exact AUC per user (several times slower).
-        rating: also RMSE and MAE between score and held-out value.
+        rating: also RMSE and MAE between what the scores are as ratings and the held-out values.
         slices: also the metrics of these groups.
         per_user: keep each user's values, for `per_user()`. Not needed for the averages.
         tile_mb: MiB for one tile of scores.
@@ -82,7 +82,7 @@ class Evaluator:
         """
         shard = self.users if users is None else np.asarray(users, dtype=np.int64)
         shard = shard[self._held_out.counts[shard] > 0]
-        states = [self._state(self._ranked(_nobody(self._k_max)))]
+        states = [self._state(self._ranked(_nobody(self._k_max), ranker))]
         tiles = rank_tiles(
             ranker,
             shard,
@@ -96,7 +96,7 @@ class Evaluator:
         rows = [states[0].rows]
         for tile in tiles:
             # Sums two at a time, for those of a large catalogue are large; rows once, at the end.
-            state = self._state(self._ranked(tile))
+            state = self._state(self._ranked(tile, ranker))
             rows.append(state.rows)
             states = [EvaluationState.merge([replace(part, rows=part.rows[:0]) for part in (*states, state)])]
         return replace(states[0], rows=np.concatenate(rows))
@@ -134,11 +134,12 @@ class Evaluator:
         columns |= {metric.key: rows[:, index] for index, metric in enumerate(self._user_metrics, start=2)}
         return pa.table(columns)
 
-    def _ranked(self, tile: Ranking) -> RankedUsers:
+    def _ranked(self, tile: Ranking, ranker: Ranker) -> RankedUsers:
         rows, items = self._held_out.rows(tile.users)
         errors = None
         if self._rating and tile.held_out_scores is not None:
-            errors = tile.held_out_scores.astype(np.float64) - self._held_out.row_values(tile.users)
+            predicted = predicted_ratings(ranker, tile.held_out_scores.astype(np.float64))
+            errors = predicted - self._held_out.row_values(tile.users)
             if not np.isfinite(errors).all():
                 raise ValueError("a predicted or held-out rating is not finite")
         return RankedUsers(

@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 from torch import Tensor
 
 
@@ -37,12 +38,19 @@ class VectorRanker:
         user_vectors: [num_users, dim], on the device on which to score.
         item_vectors: [num_items, dim], same device.
         offset: added to every score.
+        rating_bounds: the lowest and the highest rating, if σ of a score says where between them a rating lies.
 
     Raises:
         ValueError: the two are not matrices of one width on one device.
     """
 
-    def __init__(self, user_vectors: Tensor, item_vectors: Tensor, offset: float = 0.0) -> None:
+    def __init__(
+        self,
+        user_vectors: Tensor,
+        item_vectors: Tensor,
+        offset: float = 0.0,
+        rating_bounds: tuple[float, float] | None = None,
+    ) -> None:
         if user_vectors.ndim != 2 or item_vectors.ndim != 2 or user_vectors.shape[1] != item_vectors.shape[1]:
             raise ValueError(
                 f"user_vectors {list(user_vectors.shape)} and item_vectors {list(item_vectors.shape)}: "
@@ -55,6 +63,7 @@ class VectorRanker:
         self._user_vectors = user_vectors.detach().float()
         self._item_vectors = item_vectors.detach().float()
         self.offset = offset
+        self.rating_bounds = rating_bounds
 
     @property
     def num_users(self) -> int:
@@ -83,6 +92,16 @@ class VectorRanker:
     def score(self, users: Tensor) -> Tensor:
         """float32 [len(users), num_items]."""
         return self.user_vectors(users) @ self._item_vectors.t() + self.offset
+
+
+def predicted_ratings(ranker: Ranker, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What a ranker's scores are as ratings: themselves, or `a + (b − a) σ(score)` between bounds a and b."""
+    bounds = ranker.rating_bounds if isinstance(ranker, VectorRanker) else None
+    if bounds is None:
+        return scores
+    low, high = bounds
+    share: NDArray[np.float64] = expit(scores)
+    return low + (high - low) * share
 
 
 class PopularityRanker(VectorRanker):

@@ -65,21 +65,35 @@ def whole_inputs(
 
 
 def ranker_of(
-    model: Recommender, vectors: Tensor, num_users: int, offset: float = 0.0, *, cosine: bool = False
+    model: Recommender,
+    vectors: Tensor,
+    num_users: int,
+    offset: float = 0.0,
+    *,
+    cosine: bool = False,
+    rating_bounds: tuple[float, float] | None = None,
 ) -> Ranker:
     """A ranker from the vectors of all nodes, by the model's own kind of score. Arguments as for `vector_ranker`."""
     if isinstance(model, ScoresByMixture):
         return MixtureRanker(vectors[:num_users], vectors[num_users:], model.mixture, offset)
-    return vector_ranker(vectors, num_users, offset, cosine=cosine)
+    return vector_ranker(vectors, num_users, offset, cosine=cosine, rating_bounds=rating_bounds)
 
 
-def vector_ranker(vectors: Tensor, num_users: int, offset: float = 0.0, *, cosine: bool = False) -> VectorRanker:
+def vector_ranker(
+    vectors: Tensor,
+    num_users: int,
+    offset: float = 0.0,
+    *,
+    cosine: bool = False,
+    rating_bounds: tuple[float, float] | None = None,
+) -> VectorRanker:
     """A ranker from the vectors of all nodes.
 
     Args:
         offset: added to every score.
         cosine: rank by the cosine of the vectors instead of their inner product.
+        rating_bounds: as of `VectorRanker`.
     """
     if cosine:
         vectors = torch.nn.functional.normalize(vectors, dim=-1)
-    return VectorRanker(vectors[:num_users], vectors[num_users:], offset)
+    return VectorRanker(vectors[:num_users], vectors[num_users:], offset, rating_bounds)

@@ -14,6 +14,7 @@ class LossFacts:
     needs_rating: bool = False
     score_offset: float = 0.0
     ranks_by_cosine: bool = False
+    rating_bounds: tuple[float, float] | None = None
 
 
 class RowLoss(Protocol):
@@ -25,6 +26,8 @@ class RowLoss(Protocol):
     """What a predicted score is above the inner product of the vectors."""
     ranks_by_cosine: bool
     """Whether items are ranked by the cosine of the vectors instead of their inner product."""
+    rating_bounds: tuple[float, float] | None
+    """The lowest and the highest rating, between which σ of a score lies; None: scores are ratings as they are."""
 
     def rows(self, users: Tensor, items: Tensor, negatives: Tensor | None, batch: Batch) -> Tensor:
         """`[B]` from `[B, D]` user and item vectors and `[B, n, D]` vectors of the negatives."""

@@ -155,7 +155,13 @@ def _evaluated(
 ) -> dict[str, float]:
     world = trained.world
     encoded = encode_exactly(trained.model, trained.tables, _graph(trained), features, world.num_users, world.cold)
-    ranker = vector_ranker(encoded.vectors, world.num_users, objective.score_offset, cosine=objective.ranks_by_cosine)
+    ranker = vector_ranker(
+        encoded.vectors,
+        world.num_users,
+        objective.score_offset,
+        cosine=objective.ranks_by_cosine,
+        rating_bounds=objective.rating_bounds,
+    )
     done = evaluation.run(ranker, SingleProcess(), lambda done, total: None)
     return {name: value for name, value in done.result.metrics.items() if math.isfinite(value)}
 

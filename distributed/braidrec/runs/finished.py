@@ -170,7 +170,14 @@ def _ranker(
         made = ranker_tensors(config, world, torch.device("cpu")) if anew else tensors
         return ranker_from(config, world.folder, made)
     model, vectors = _vectors(config, tensors, world)
-    return ranker_of(model, vectors, world.num_users, objective.score_offset, cosine=objective.ranks_by_cosine)
+    return ranker_of(
+        model,
+        vectors,
+        world.num_users,
+        objective.score_offset,
+        cosine=objective.ranks_by_cosine,
+        rating_bounds=objective.rating_bounds,
+    )
 
 
 def _model(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> Recommender:

@@ -15,6 +15,7 @@ from braidrec.config.run import (
     TrainingConfig,
 )
 from braidrec.config.systems.addvae import ADDVAEConfig
+from braidrec.config.systems.vmcf import VMCFConfig
 from braidrec.config.untrained import ItemKNNCBFConfig, PopularityConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
@@ -81,6 +82,7 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
         )
     if system:
         _check_system(config)
+        _check_related(config, folder)
     graph = model.item_graph
     if graph is not None:
         if not used:
@@ -195,6 +197,25 @@ def _check_system(config: RunConfig) -> None:
                 f"model.{key} has no effect: model.encoder.kind={model.encoder.kind} brings its own; remove these "
                 "keys, or use a general encoder (mf, lightgcn, ngcf, graphsage, gat)"
             )
+
+
+def _check_related(config: RunConfig, folder: DatasetFolder) -> None:
+    """The pairs of items must be there. They are looked at, not propagated over."""
+    encoder = config.model.encoder
+    if not isinstance(encoder, VMCFConfig):
+        return
+    if config.training.propagation.precision != "fp32":
+        raise ConfigError(
+            f"training.propagation.precision={config.training.propagation.precision} has no effect: model.encoder.kind="
+            "vmcf propagates nothing; remove it"
+        )
+    known = folder.description.relations
+    between_items = sorted(name for name, described in known.items() if described.between == "items")
+    if encoder.relation is not None and encoder.relation not in between_items:
+        raise ConfigError(
+            f"model.encoder.relation={encoder.relation}: {folder.path} has no such relation between items, but "
+            f"{between_items}; give null for the items that share most users"
+        )
 
 
 def _check_item_graph_of_system(config: RunConfig) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from braidrec.config.load import ConfigError
 from braidrec.config.run import (
     BPRConfig,
     CrossEntropyConfig,
@@ -52,7 +53,7 @@ def build_objective(
         PointwiseHingeConfig: PointwiseHinge,
         SampledSoftmaxConfig: lambda: _sampled_softmax(config, folder, interactions),
         InBatchSoftmaxConfig: lambda: _in_batch_softmax(config, folder, interactions, gather),
-        RatingMSEConfig: lambda: _rating_mse(folder),
+        RatingMSEConfig: lambda: _rating_mse(config, folder),
         OwnTermsConfig: OwnTerms,
     }
     return builders[type(loss)]()
@@ -66,10 +67,21 @@ def negative_sampler(config: RunConfig, folder: DatasetFolder, interactions: Rel
     )
 
 
-def _rating_mse(folder: DatasetFolder) -> RowLoss:
+def _rating_mse(config: RunConfig, folder: DatasetFolder) -> RowLoss:
     ratings = folder.column("train", "rating")
     assert ratings is not None, "checked before the run started"
-    return RatingMSE(mean=float(np.mean(ratings, dtype=np.float64)))
+    mean = float(np.mean(ratings, dtype=np.float64))
+    loss = config.objective.loss
+    assert isinstance(loss, RatingMSEConfig)
+    if loss.link == "identity":
+        return RatingMSE(mean=mean)
+    low, high = float(ratings.min()), float(ratings.max())
+    if low == high:
+        raise ConfigError(
+            f"objective.loss.link=sigmoid: all train ratings are {low:g}, and there is nothing between the lowest and "
+            "the highest; use link=identity, or bpr"
+        )
+    return RatingMSE(mean=mean, bounds=(low, high))
 
 
 def _sampled_softmax(config: RunConfig, folder: DatasetFolder, interactions: Relation) -> RowLoss:

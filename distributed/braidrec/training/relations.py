@@ -14,11 +14,14 @@ from braidrec.config.self_supervision import (
     NodeDropoutConfig,
 )
 from braidrec.config.systems.selfcf import SelfCFConfig
+from braidrec.config.systems.vmcf import VMCFConfig
+from braidrec.data.folder import DatasetFolder
 from braidrec.data.randomness import seed_for
 from braidrec.features.table import FeatureTable
 from braidrec.graph.co_interaction import co_interaction_relation
 from braidrec.graph.content import combined_relation, content_relation
 from braidrec.graph.knn import content_neighbours
+from braidrec.graph.related import RELATED, co_related, listed_relation
 from braidrec.graph.relation import INTERACTIONS, PRUNED, TARGETS, Relation
 from braidrec.graph.share import shared_relation
 from braidrec.graph.views import drop_edges, drop_edges_by_degree, drop_nodes, weight_noise
@@ -175,6 +178,20 @@ class RelationBuilder:
         key = f"co_interaction:{config.neighbours}:{weight}:{self.key}"
         make = partial(co_interaction_relation, self.interactions, self.num_users, config.neighbours, weight=weight)  # type: ignore[arg-type]
         self.add("co_interaction", key, make)
+
+    def related(self, config: VMCFConfig, folder: DatasetFolder) -> None:
+        """`related`: pairs that the data set lists, or items that share most users."""
+        name = config.relation
+        if name is None:
+            key = f"{RELATED}:co:{config.neighbours}:{self.key}"
+            self.add(RELATED, key, partial(co_related, self.interactions, self.num_users, config.neighbours))
+            return
+
+        def build() -> Relation:
+            sources, destinations, _ = folder.relation(name)
+            return listed_relation(sources, destinations, folder.num_users, folder.num_items)
+
+        self.add(RELATED, f"{RELATED}:{name}:{folder.digest}", build)
 
     def _content_of(self, config: ItemGraphConfig, table: FeatureTable) -> Relation:
         weight = "similarity" if config.edge_weights == "cosine" else "binary"

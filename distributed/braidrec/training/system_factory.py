@@ -20,6 +20,8 @@ from braidrec.config.systems.selfcf import SelfCFConfig
 from braidrec.config.systems.slmrec import SLMRecConfig
 from braidrec.config.systems.vbpr import VBPRConfig
 from braidrec.config.systems.vbpr_mm import VBPRMMConfig
+from braidrec.config.systems.vmcf import VMCFConfig
+from braidrec.graph.related import RELATED
 from braidrec.models.contract import Recommender
 from braidrec.models.systems.acf import ACF
 from braidrec.models.systems.addvae import ADDVAE
@@ -35,6 +37,7 @@ from braidrec.models.systems.selfcf import SelfCF
 from braidrec.models.systems.slmrec import SLMRec
 from braidrec.models.systems.vbpr import VBPR
 from braidrec.models.systems.vbpr_mm import VBPRMM
+from braidrec.models.systems.vmcf import VMCF
 
 SYSTEMS: dict[type, Callable[..., Recommender]] = {
     VBPRConfig: VBPR,
@@ -49,13 +52,14 @@ SYSTEMS: dict[type, Callable[..., Recommender]] = {
     ACFConfig: ACF,
     ADDVAEConfig: ADDVAE,
     SelfCFConfig: SelfCF,
+    VMCFConfig: VMCF,
     DualGNNConfig: DualGNN,
     DragonConfig: Dragon,
 }
 """Their constructors take the settings by the same names."""
 
-OUTSIDE_THE_MODULE = {"kind", "prune_rate", "text", "max_words", "min_items"}
-"""Settings that are not the module's business: its name, how a relation is drawn, and which words there are."""
+OUTSIDE_THE_MODULE = {"kind", "prune_rate", "text", "max_words", "min_items", "relation", "neighbours"}
+"""Settings that are not the module's business: its name, what a relation is, and which words there are."""
 
 
 def build_system(
@@ -79,7 +83,7 @@ def build_system(
     if "co_interaction" in encoder.relations:
         assert config.user_graph is not None, "checked before the run started"
         arguments["user_layers"] = config.user_graph.layers
-    if encoder.relations:
+    if set(encoder.relations) - {RELATED}:  # it is looked at, not propagated over
         arguments["dtype"] = dtype
     if looks_at_modalities(config):
         arguments["dims"] = dims

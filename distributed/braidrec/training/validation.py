@@ -147,6 +147,7 @@ def make_ranker(parts: Parts, encoded: Encoded | None = None) -> Ranker:
         parts.num_users,
         parts.objective.score_offset,
         cosine=parts.objective.ranks_by_cosine,
+        rating_bounds=parts.objective.rating_bounds,
     )
 
 

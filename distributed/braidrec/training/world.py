@@ -11,6 +11,7 @@ from torch import Tensor
 
 from braidrec.config.run import RunConfig
 from braidrec.config.systems.addvae import ADDVAEConfig
+from braidrec.config.systems.vmcf import VMCFConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.graph.build import build_interactions_from
 from braidrec.graph.histories import Histories
@@ -82,6 +83,8 @@ def open_world(
         builder.content(model.item_graph, whole.tables, combined=not keeps_modalities_apart(model))
     if model.user_graph is not None:
         builder.users(model.user_graph)
+    if isinstance(model.encoder, VMCFConfig) and model.encoder.relations:
+        builder.related(model.encoder, folder)
     views = views_of(model)
     return World(
         folder=folder,

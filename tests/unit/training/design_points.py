@@ -258,6 +258,7 @@ def two_steps(
     assert isinstance(parts.model, torch.nn.Module)
     parts.model.train()
     users, items = parts.folder.edges("train")
+    ratings = parts.folder.column("train", "rating") if parts.objective.needs_rating else None
     share = config.training.batch_size // context.world_size
     found = []
     for step in range(2):
@@ -269,6 +270,8 @@ def two_steps(
             "item": np.where(real, items[start : start + share], 0).astype(np.int64),
             "real": real,
         }
+        if ratings is not None:
+            rows["rating"] = np.where(real, ratings[start : start + share], 0).astype(np.float32)
         result = loop.step.run(rows, Position(epoch=1, step=step, global_step=step))
         means = (result.losses / result.weights.clamp(min=1e-12)).tolist()
         found.append(dict(zip(loop.step.term_names, means, strict=True)))

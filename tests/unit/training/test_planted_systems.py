@@ -28,6 +28,7 @@ MODELS: dict[str, tuple[str | None, tuple[str, ...]]] = {
         "selfcf", "dragon", "dualgnn",
     )},
     "amr": ("amr", ("training.adversarial.start_epoch=8",)),
+    "vmcf": (None, (USE, "model.encoder={kind: vmcf, content_dim: 16}")),
     "early": (None, (USE,)),
     "early, attention, concat": (None, (USE, "model.fusion={combine: concat, weighting: attention}")),
     "late": (None, (USE, "model.fusion.timing=late")),

@@ -31,6 +31,7 @@ SYSTEMS = {
     "amr": ("training.adversarial.start_epoch=1",),
     "dragon": (),
     "dualgnn": (),
+    "vmcf": ("model.encoder.non_edges=0",),
     "selfcf": ("model.encoder.view=edge_dropout",),
 }
 WITHOUT_GRAPH = ("vbpr", "amr")

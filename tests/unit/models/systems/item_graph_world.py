@@ -181,7 +181,8 @@ class Step:
 
 def make_step(batch: Batch, gather: Callable[[torch.Tensor], torch.Tensor] = own_rows) -> Step:
     seeds, places = torch.unique(batch.nodes(NUM_USERS), return_inverse=True)
-    occurrences = torch.zeros(len(seeds), dtype=torch.float64).index_add_(0, places, batch.real_nodes())
+    held = torch.zeros(len(seeds), dtype=torch.float64)
+    occurrences = held.index_add_(0, places[: 2 * batch.size], batch.real.repeat(2))  # negatives are not held
     context = StepContext(batch=batch, places=places, seed_weight=(occurrences > 0).double(), gather=gather, epoch=1)
     return Step(seeds=seeds, context=context)
 
