@@ -189,9 +189,11 @@ class FusionConfig(Strict):
         default="learned",
         description="late: a user's row in a modality is an embedding, or the mean of the rows of the user's items.",
     )
-    cold_id: Literal["keep", "drop"] = Field(
+    cold_id: Literal["keep", "drop", "zero", "mean", "generated"] = Field(
         default="drop",
-        description="Evaluation: whether the untrained ID embedding of an item without train interactions takes part.",
+        description="Evaluation: the untrained ID embedding of an item without train interactions. drop: left out of "
+        "the fusion; keep: as it is; zero; mean: that of other items; generated: from its modalities, by ridge "
+        "regression.",
     )
     cold_length: Literal["keep", "match"] = Field(
         default="keep",

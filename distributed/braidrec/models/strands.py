@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from braidrec.graph.hashing import uniform_tensor
 from braidrec.models.ahead import basis, coefficients
+from braidrec.models.cold_id import COLD_IDS
 from braidrec.models.contract import Inputs, TableSpec
 from braidrec.models.fusion.strands import check_names, parameter_name
 from braidrec.models.missing import MissingPolicy, ModalityDropout
@@ -31,7 +32,8 @@ class ItemStrands(nn.Module):
         projectors: by modality, `[n, F]` → `[n, dim]`.
         missing: by modality, what stands for the row of an item without it.
         dropout: while training, modalities are taken away from items at random.
-        keep_id_of_cold_items: whether the ID embedding of an item that training never showed counts at evaluation.
+        cold_id: what becomes of the ID embedding of an item that training never showed, at evaluation: "keep" it as it
+            is, "drop" the strand from the fusion, or what `cold_id.COLD_IDS` puts in its place.
         trainable: numbers per vector, by modality whose features are trained: each has a table of its own, which
             starts as the extracted vectors.
     """
@@ -45,7 +47,7 @@ class ItemStrands(nn.Module):
         projectors: Mapping[str, nn.Module],
         missing: Mapping[str, MissingPolicy],
         dropout: ModalityDropout | None = None,
-        keep_id_of_cold_items: bool = True,
+        cold_id: str = "keep",
         trainable: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class ItemStrands(nn.Module):
         self.projectors = nn.ModuleDict({parameter_name(name): each for name, each in projectors.items()})
         self.missing = nn.ModuleDict({parameter_name(name): each for name, each in missing.items()})
         self.dropout = dropout
-        self.keep_id_of_cold_items = keep_id_of_cold_items
+        self.cold_id = cold_id
         self.trainable = dict(trainable or {})
         self._dropout_key = np.uint64(0)
 
@@ -91,8 +93,7 @@ class ItemStrands(nn.Module):
         rows: dict[str, Tensor] = {}
         counted: dict[str, Tensor] = {}
         if ID in wanted:
-            rows[ID] = inputs.table("item", items)
-            counted[ID] = self._id_counts(inputs, items, like=rows[ID])
+            rows[ID], counted[ID] = self._ids(inputs, items)
         for name, (values, _) in fetched.items():
             rows[name], counted[name] = self._policy(name)(self.project(name, values), present[name])
         return rows, counted
@@ -147,8 +148,24 @@ class ItemStrands(nn.Module):
         luck = uniform_tensor(self._dropout_key, asked.unsqueeze(1) * len(present) + columns)
         return dict(self.dropout(present, luck))
 
-    def _id_counts(self, inputs: Inputs, items: Tensor | None, *, like: Tensor) -> Tensor:
+    def _ids(self, inputs: Inputs, items: Tensor | None) -> tuple[Tensor, Tensor]:
+        """ID rows, and which of them the fusion may use."""
+        cold = inputs.cold
         # Where there is nothing but the ID, it has to do.
-        if self.training or self.keep_id_of_cold_items or inputs.cold is None or not self.modalities:
-            return torch.ones(len(like), dtype=torch.bool, device=like.device)
-        return ~(inputs.cold if items is None else inputs.cold[items])
+        if self.training or self.cold_id == "keep" or cold is None or not self.modalities or not cold.any():
+            rows = inputs.table("item", items)
+            return rows, torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+        if self.cold_id == "drop":
+            return inputs.table("item", items), ~(cold if items is None else cold[items])
+        rows = inputs.table("item", None)
+        if not cold.all():
+            content = [self._content(name, inputs) for name in self.modalities] if self.cold_id == "generated" else []
+            rows = COLD_IDS[self.cold_id](rows, cold, content)
+        rows = rows if items is None else rows[items]
+        return rows, torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+
+    def _content(self, modality: str, inputs: Inputs) -> Tensor:
+        """`[num_items, dim + 1]`: all items' projected vectors of a modality and whether they have one, else zeros."""
+        values, present = self._features(modality, inputs, None)
+        has = present.unsqueeze(-1).to(values.dtype)
+        return torch.cat([self.project(modality, values) * has, has], dim=1)

@@ -240,7 +240,7 @@ def _strands(config: ModelConfig, dims: Mapping[str, int]) -> ItemStrands:
         projectors={name: _projector(projector, features, dim) for name, features in sorted(dims.items())},
         missing={name: _missing(policy, dim) for name, policy in policies.items()},
         dropout=ModalityDropout(wanted.dropout) if wanted.dropout else None,
-        keep_id_of_cold_items=config.fusion.cold_id == "keep",
+        cold_id=config.fusion.cold_id,
         trainable={name: dims[name] for name in wanted.trainable},
     )
 

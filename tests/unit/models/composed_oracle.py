@@ -77,7 +77,7 @@ def item_strands(
     strands, rows, present = model.strands, {}, {}
     if strands.use_id:
         rows["id"] = tables["item"].detach().numpy()
-        dropped = not training and not strands.keep_id_of_cold_items and bool(strands.modalities)
+        dropped = not training and strands.cold_id == "drop" and bool(strands.modalities)
         present["id"] = ~COLD if dropped else np.ones(NUM_ITEMS, dtype=bool)
     for name in strands.modalities:
         linear, policy = strands.projectors[f"of_{name}"].layers[0], strands.missing[f"of_{name}"]

@@ -102,7 +102,7 @@ def fusions(draw: st.DrawFn) -> dict[str, Any]:
         "map": "none" if plain else draw(one_of("none", "none", "linear", "mlp")),
         "use_id": use_id,
         "user_side": draw(one_of("learned", "aggregated")) if late or wild else "learned",
-        "cold_id": draw(one_of("keep", "drop")),
+        "cold_id": draw(one_of("keep", "drop", "zero", "mean", "generated")),
         "cold_length": draw(one_of("keep", "match")),
     }
 
