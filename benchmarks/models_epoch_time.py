@@ -4,7 +4,8 @@
 
 Batches of 2,048, d = 64, exact fp32 propagation, the presets' settings. Both sides take turns, each in a process of its
 own; medians are compared. Research code (benchmarks/reference_systems.py) runs as users run it, without this library's
-allocator settings; `reference_tuned` gives it those too.
+allocator settings; `reference_tuned` gives it those too; `reference_published` trains the features, as the published
+programs of the three systems do.
 
 With `--strands`: LightGCN on the ID and on one, two, … modalities of that data set, fused early and late. Seconds
 inside the propagation's kernel should not depend on their number where fusion is early, and at most be proportional to
@@ -53,17 +54,23 @@ def main() -> None:
 def _compare(name: str, data: str, arguments: argparse.Namespace) -> dict[str, Any]:
     """Medians of all turns of every side."""
     tuned, plain = _environments(arguments.threads)
-    sides = {"ours": ("ours", tuned), "reference": ("reference", plain), "reference_tuned": ("reference", tuned)}
+    sides = {
+        "ours": ("ours", tuned),
+        "reference": ("reference", plain),
+        "reference_tuned": ("reference", tuned),
+        "reference_published": ("reference", plain),
+    }
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for _ in range(arguments.rounds):
         for side, (code, environment) in sides.items():
-            turn = {"side": code, "name": name, "data": data, "settings": []}
+            turn = {"side": code, "name": name, "data": data, "settings": [], "published": side.endswith("published")}
             turns[side].append(_turn(turn, arguments, environment))
     medians = {side: statistics.median(s for turn in found for s in turn["seconds"]) for side, found in turns.items()}
     return {
         "milliseconds_per_batch": {side: round(1000 * value, 1) for side, value in medians.items()},
         "times_faster": round(medians["reference"] / medians["ours"], 2),
         "times_faster_than_tuned_reference": round(medians["reference_tuned"] / medians["ours"], 2),
+        "times_faster_than_published": round(medians["reference_published"] / medians["ours"], 2),
         "share_outside_kernels": round(statistics.median(turn["outside"] for turn in turns["ours"]), 3),
     }
 
@@ -150,6 +157,7 @@ def _reference(folder: Any, turn: dict[str, Any]) -> list[float]:
         (folder.num_users, folder.num_items),
         [np.array(table.values, dtype=np.float32) for table in tables],
         batches=turn["batches"],
+        trained_features=turn["published"],
     )
 
 

@@ -4,7 +4,7 @@ Per batch: the whole normalised adjacency as a torch sparse COO tensor times all
 projected, all nodes fused; backward through torch.sparse.mm; default Adam over everything that is trained; negatives by
 a Python loop over the batch's users with a set of each user's items (BM3 wants none, and draws none). They are as fast
 as such code is: no logging, no evaluation, graphs built once and coalesced, FREEDOM's pruned graph too. Features are
-frozen, where much research code trains them, which would cost Adam two more tables of moments.
+frozen, as the papers have them, or trained, as the published programs do, which costs Adam their gradients and moments.
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,16 @@ class _Reference(nn.Module):
     def __init__(self, adjacency: Tensor, sizes: Sizes, features: Sequence[Tensor], layers: int) -> None:
         super().__init__()
         self.sizes, self.layers, self.adjacency = sizes, layers, adjacency
-        self.features = list(features)
+        self.features: Sequence[Tensor] = list(features)
         self.user_embedding = nn.Embedding(sizes[0], 64)
         self.item_embedding = nn.Embedding(sizes[1], 64)
         nn.init.xavier_uniform_(self.user_embedding.weight)
         nn.init.xavier_uniform_(self.item_embedding.weight)
         self.projectors = nn.ModuleList(nn.Linear(table.shape[1], 64) for table in features)
+
+    def train_features(self) -> None:
+        """From now on features are parameters."""
+        self.features = nn.ParameterList(nn.Parameter(table) for table in self.features)
 
     def propagate(self) -> Tensor:
         """Mean of all levels, `[users + items, 64]`."""
@@ -133,6 +137,7 @@ def time_batches(
     *,
     batches: int,
     batch_size: int = 2048,
+    trained_features: bool = False,
 ) -> list[float]:
     """Seconds of each of `batches` training batches, after two that warm up."""
     users, items = edges
@@ -140,6 +145,8 @@ def time_batches(
     kept = np.random.default_rng(0).random(len(users)) >= (0.8 if name == "freedom" else 0.0)
     adjacency = coo_adjacency(users[kept], items[kept], sizes)
     model = REFERENCES[name](adjacency, sizes, tables, [_neighbour_graph(table) for table in tables])
+    if trained_features:
+        model.train_features()
     return time_steps(model, edges, sizes, batches=batches, batch_size=batch_size)
 
 

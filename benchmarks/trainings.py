@@ -109,11 +109,12 @@ def train_once(raw: str, work: Path, training: Training, threads: int | None) ->
     shutil.rmtree(Location.of(result.folder).path)
     import torch
 
+    seconds = [epoch["train/seconds"] for epoch in epochs if "train/seconds" in epoch]  # none of an untrained model
     return {
         **{f"{split}/{name}": result.metrics[f"{split}/{name}"] for split in ("valid", "test") for name in METRICS},
         "best_epoch": result.best_epoch,
         "epochs_run": result.epochs_run,
-        "seconds_per_epoch": statistics.median(epoch["train/seconds"] for epoch in epochs),
+        "seconds_per_epoch": statistics.median(seconds) if seconds else 0.0,
         "peak_memory_mb": peak_memory_mb(torch.device("cpu"))["memory/peak_mb"],
     }
 
