@@ -22,6 +22,7 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.data.stages import ray_session
 from braidrec.data.writer import DatasetWriter
 from braidrec.errors import RunError
+from braidrec.training.lease import Lease
 
 pytest.importorskip("torchvision", reason="the extra `extract` is not installed")
 pytest.importorskip("sentence_transformers", reason="the extra `extract` is not installed")
@@ -127,15 +128,24 @@ def test_broken_media_are_counted_listed_and_absent(broken):
     again = extract(config)
     assert (again.encoded, again.kept) == (0, 7)
     assert DatasetFolder.open(folder.path).description == done.description
+    assert not list(Path(result.home).glob("work-*")), "what could not be read again leaves nothing behind"
+
+    # what was too small is judged again by another limit; nothing else is touched
+    lenient = configured(
+        folder, modality="image", source=source, encoder=NETWORK, max_failed=0.5, limits={"min_side": 1}
+    )
+    judged = extract(lenient)
+    assert (judged.encoded, judged.kept, judged.num_vectors) == (1, 7, 8)
+    assert "too small" not in rejects(folder, "image")
 
     picture(media / "nowhere.png", 99)  # mended
     picture(media / "2.png", 98)  # changed
     mended = extract(config)
-    assert (mended.encoded, mended.kept, mended.num_vectors) == (2, 6, 8)
+    assert (mended.encoded, mended.kept, mended.num_vectors) == (2, 7, 9)
     new = DatasetFolder.open(folder.path)
     new.verify()
     items, changed = new.features("image")
-    assert items.tolist() == [0, 1, 2, 3, 4, 5, 6, 12]
+    assert items.tolist() == [0, 1, 2, 3, 4, 5, 6, 10, 12]
     same = [0, 1, 3, 4, 5, 6]
     np.testing.assert_array_equal(changed[same], vectors[same])
     assert not np.array_equal(changed[2], vectors[2])
@@ -150,7 +160,7 @@ def test_too_many_failures_stop_the_job_with_the_table_and_leave_the_data_set_wh
     assert "image" not in DatasetFolder.open(folder.path).description.modalities
 
 
-def test_texts_are_joined_from_fields_and_a_fitted_encoder_is_fitted_to_train_items(tmp_path):
+def test_texts_are_joined_from_fields_and_a_fitted_encoder_is_fitted_to_train_items(tmp_path, monkeypatch):
     folder = dataset(tmp_path / "set", 9)
     lines = ["item_id\ttitle\tplot"]
     lines += [f"{name(item)}\tfilm {'abcdefgh'[item]}\tplot of the film {item % 3}" for item in range(6)]
@@ -165,6 +175,8 @@ def test_texts_are_joined_from_fields_and_a_fitted_encoder_is_fitted_to_train_it
     description = DatasetFolder.open(folder.path).description.modalities["words"]
     assert description.provenance["fitted_on"]["items"] == 7
     assert description.dim == len({"title", "film", "plot", "of", "the", *"abcdef", *"012", "звезда"})
+    # what was learnt is there: no train medium is prepared to learn it again
+    monkeypatch.setattr("braidrec.features.extract.fit.load_some", None)
     again = extract(configured(folder, modality="words", source=source, text=text, encoder=encoder, max_failed=0.3))
     assert (again.encoded, again.kept) == (0, 7)
     DatasetFolder.open(folder.path).verify()
@@ -200,6 +212,52 @@ def test_what_cannot_work_is_refused_before_any_work(tmp_path, changes, error, m
     plain = {"modality": "m", "encoder": {"kind": "tfidf"}, **changes}
     with pytest.raises(error, match=message):
         extract(configured(folder, **plain))
+
+
+def test_two_extractions_of_a_modality_do_not_run_at_once(tmp_path):
+    folder = dataset(tmp_path / "set", 2, ["a b", "b c"])
+    home = folder.location.child("extracted/m")
+    home.filesystem.create_dir(home.path)
+    config = configured(folder, modality="m", encoder={"kind": "tfidf"}, source={"kind": "dataset", "text": ["title"]})
+    with Lease(home), pytest.raises(ConfigError, match="the extraction of 'm' is being written by process"):
+        extract(config)
+
+
+WORDS = {"kind": "tfidf", "dim": None, "max_words": 100, "min_items": 1}
+
+
+def test_the_sheet_is_of_the_features_that_are_there(tmp_path):
+    folder = dataset(tmp_path / "set", 4, ["a b", "b c", "c d", "d a"])
+    plain = {"modality": "t", "source": {"kind": "dataset", "text": ["title"]}, "encoder": WORDS}
+    sheet = Path(folder.path) / "extracted/t/sheet.html"
+    first = extract(configured(folder, **plain, quality={"enabled": False}))
+    assert first.quality is None and not sheet.exists()
+    later = extract(configured(folder, **plain))
+    assert (later.encoded, later.quality.compared) == (0, 4)
+    told = sheet.read_text()
+    assert DatasetFolder.open(folder.path).description.modalities["t"].provenance["token"] in told
+    sheet.write_text("<p>as before</p>")
+    assert extract(configured(folder, **plain)).quality is not None
+    assert sheet.read_text() == told
+    assert extract(configured(folder, **plain)).quality is None, "nothing to do, and nothing is done"
+    extract(configured(folder, **{**plain, "encoder": {**WORDS, "ngrams": 2}}, quality={"enabled": False}))
+    assert not sheet.exists(), "it showed what is no more"
+
+
+def test_what_was_learnt_goes_to_actors_alone_and_a_lost_part_is_not_published(tmp_path, monkeypatch):
+    folder = dataset(tmp_path / "set", 4, ["a b", "b c", "c d", "d a"])
+    seen = []
+
+    def nothing_arrives(work, encoder, config):
+        seen.append((work.encoder.state, encoder.state))
+        return iter(())
+
+    monkeypatch.setattr("braidrec.features.extract.extract.encode_all", nothing_arrives)
+    with pytest.raises(RunError, match=r"4 of 4 items that were worked on are not in the parts"):
+        extract(configured(folder, modality="t", source={"kind": "dataset", "text": ["title"]}, encoder=WORDS))
+    ((preparing, encoding),) = seen
+    assert preparing is None and encoding is not None
+    assert "t" not in DatasetFolder.open(folder.path).description.modalities
 
 
 def test_a_killed_extraction_continues(tmp_path):
