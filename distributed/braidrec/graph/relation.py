@@ -34,6 +34,7 @@ class Relation:
             and the degrees that normalise are then sums of weights.
         weights_are_final: the weights are normalised already (or must not be): every normalisation is the plain
             weighted sum.
+        inverse_sqrt_in_degree: `[num_nodes]` fp32, where it is known already; it may be mapped as well.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Relation:
         symmetric: bool,
         weight: NDArray[np.float32] | None = None,
         weights_are_final: bool = False,
+        inverse_sqrt_in_degree: NDArray[np.float32] | None = None,
     ) -> None:
         assert indptr.dtype == indices.dtype
         assert weight is None or (weight.dtype == np.float32 and weight.shape == indices.shape)
@@ -56,6 +58,7 @@ class Relation:
         self.symmetric = symmetric
         self.weight = None if weight is None else np.asarray(weight)
         self.weights_are_final = weights_are_final
+        self._known_factors = inverse_sqrt_in_degree
 
     @property
     def num_nodes(self) -> int:
@@ -95,6 +98,8 @@ class Relation:
     def inverse_sqrt_in_degree(self) -> Tensor:
         """`[num_nodes]` fp32: `d^{-1/2}`, zero for a node without in-neighbours; d is the sum of the weights where
         there are weights. All ones if the weights are final."""
+        if self._known_factors is not None:
+            return torch.from_numpy(np.asarray(self._known_factors))
         return self._inverse_sqrt(self.in_degree, transposed=False)
 
     @cached_property

@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from braidrec.graph.relation import Relation
 from braidrec.mapped import DamagedError, Draft, Mapped, shared_arrays
 
-FORMAT = "braidrec-relation-3"
+FORMAT = "braidrec-relation-4"
 MANIFEST = "relation.json"
 
 
@@ -31,6 +33,8 @@ def shared_relation(folder: Path, key: str, build: Callable[[], Relation], *, sy
         draft.save("indices.npy", relation.indices)
         if relation.weight is not None:
             draft.save("weight.npy", relation.weight)
+        # Four bytes a node, which no worker should have to keep for itself.
+        draft.save("factors.npy", relation.inverse_sqrt_in_degree.numpy())
         return {"name": relation.name, "weights_are_final": relation.weights_are_final}
 
     full_key = f"{FORMAT}:{symmetric}:{key}"
@@ -42,6 +46,7 @@ def _relation(mapped: Mapped, *, symmetric: bool) -> Relation:
     try:
         name, final = mapped.facts["name"], mapped.facts["weights_are_final"]
         indptr, indices = mapped.arrays["indptr.npy"], mapped.arrays["indices.npy"]
+        factors = mapped.arrays["factors.npy"]
     except KeyError as error:
         raise DamagedError(f"{mapped.folder} is damaged ({error})") from error
     if indptr.dtype != indices.dtype or indptr[-1] != len(indices):
@@ -51,4 +56,14 @@ def _relation(mapped: Mapped, *, symmetric: bool) -> Relation:
     weight = mapped.arrays.get("weight.npy")
     if (final and weight is None) or (weight is not None and len(weight) != len(indices)):
         raise DamagedError(f"{mapped.folder}: weight.npy does not belong to indices.npy")
-    return Relation(name, indptr, indices, symmetric=symmetric, weight=weight, weights_are_final=final)
+    if len(factors) != len(indptr) - 1 or factors.dtype != np.float32:
+        raise DamagedError(f"{mapped.folder}: factors.npy does not belong to indptr.npy")
+    return Relation(
+        name,
+        indptr,
+        indices,
+        symmetric=symmetric,
+        weight=weight,
+        weights_are_final=final,
+        inverse_sqrt_in_degree=factors,
+    )

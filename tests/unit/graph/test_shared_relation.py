@@ -18,7 +18,8 @@ from braidrec.graph.share import MANIFEST, shared_relation
 
 N = 30
 RELATION = relation_of(INTERACTIONS, both_directions(random_pairs(1, 16, 14, 80), 16), N, symmetric=True)
-FILES = ["indptr.npy", "indices.npy", MANIFEST]
+ARRAYS = ["indptr.npy", "indices.npy", "factors.npy"]
+FILES = [*ARRAYS, MANIFEST]
 
 
 class Builder:
@@ -47,7 +48,8 @@ def the_folder(cache: Path) -> Path:
 
 def assert_equal(one: Relation, other: Relation) -> None:
     assert (one.name, one.symmetric) == (other.name, other.symmetric)
-    for mine, wanted in ((one.indptr, other.indptr), (one.indices, other.indices)):
+    factors = (one.inverse_sqrt_in_degree.numpy(), other.inverse_sqrt_in_degree.numpy())
+    for mine, wanted in ((one.indptr, other.indptr), (one.indices, other.indices), factors):
         assert mine.dtype == wanted.dtype
         np.testing.assert_array_equal(mine, wanted)
 
@@ -122,11 +124,29 @@ def test_files_that_do_not_belong_together_are_noticed(tmp_path: Path) -> None:
     assert build.calls == 1
 
 
+def test_factors_are_mapped_and_belong_to_the_nodes(tmp_path: Path) -> None:
+    mapped = shared(tmp_path, Builder())
+    assert isinstance(mapped._known_factors, np.memmap) and mapped._known_factors.shape == (N,)
+    assert np.shares_memory(mapped.inverse_sqrt_out_degree.numpy(), mapped._known_factors)
+    degrees = mapped.in_degree.double()
+    wanted = torch.where(degrees > 0, degrees.clamp(min=1).rsqrt(), 0.0)
+    torch.testing.assert_close(mapped.inverse_sqrt_in_degree.double(), wanted, rtol=1e-7, atol=0)
+    whole = np.load(the_folder(tmp_path) / "factors.npy")
+    for other in (whole[:-1], whole.astype(np.float64)):
+        np.save(the_folder(tmp_path) / "factors.npy", other)
+        size = (the_folder(tmp_path) / "factors.npy").stat().st_size
+        manifest = json.loads((the_folder(tmp_path) / MANIFEST).read_text())
+        manifest["bytes"]["factors.npy"] = size
+        (the_folder(tmp_path) / MANIFEST).write_text(json.dumps(manifest))
+        with pytest.warns(UserWarning, match=r"factors\.npy does not belong to indptr\.npy"):
+            assert_equal(shared(tmp_path, Builder()), RELATION)
+
+
 def test_the_manifest_says_the_sizes(tmp_path: Path) -> None:
     shared(tmp_path, Builder())
     folder = the_folder(tmp_path)
     manifest = json.loads((folder / MANIFEST).read_text())
-    assert manifest["bytes"] == {name: (folder / name).stat().st_size for name in ("indptr.npy", "indices.npy")}
+    assert manifest["bytes"] == {name: (folder / name).stat().st_size for name in ARRAYS}
 
 
 def test_what_a_crash_left_does_no_harm(tmp_path: Path) -> None:
