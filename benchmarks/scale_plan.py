@@ -112,10 +112,9 @@ def node_bytes(graph: Graph, step: Step, cluster: Cluster) -> dict[str, float]:
     rows, _ = rows_and_edges(graph, step)
     share = 1 / cluster.nodes
     parts = {
-        "graph": graph.graph_bytes,
+        "graph": graph.graph_bytes + 4 * graph.nodes,
         "tables": 4 * graph.nodes * (step.dim + 1) * share,
         "interactions": 12 * graph.interactions * share,
-        "degree factors": 4 * graph.nodes * cluster.workers_per_node,
         "buffers": 4 * step.dim * rows * BUFFERS_PER_ROW * cluster.workers_per_node,
         "processes": PROCESS_BYTES * cluster.workers_per_node,
     }
