@@ -22,7 +22,13 @@ class HopSpec:
 
 
 class NeighbourhoodSource(Protocol):
-    """Builds the chain that an encoder declares, from the seed nodes backwards."""
+    """Builds the chain that an encoder declares, from the seed nodes backwards.
+
+    Attributes:
+        draws: whether what it builds depends on `step_seed`.
+    """
+
+    draws: bool
 
     def neighbourhood(
         self,
@@ -42,6 +48,8 @@ _RESTRICTED_EDGE_COST = 3
 
 class FullGraph:
     """Hops that span everything. The last one computes only the rows that the seeds need, where that is less work."""
+
+    draws = False
 
     def __init__(self, relations: Mapping[str, Relation], *, device: torch.device, kernel: str) -> None:
         self.device = device
@@ -104,6 +112,8 @@ class SampledSubgraph:
 
     Sampling runs on the CPU; the finished hops move to `device`.
     """
+
+    draws = True
 
     def __init__(
         self,

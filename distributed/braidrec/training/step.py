@@ -186,11 +186,8 @@ class TrainStep:
     def inputs(self, batch: Batch, seeds: Tensor, at: Position) -> Inputs:
         """Neighbourhoods of the seeds, and where to get the rows of their input nodes."""
         exclude = {name: self._target_edges(batch, relation) for name, relation in self.exclude_from.items()}
-        where = (at.epoch, at.step, self.context.rank)
         neighbourhoods = {
-            name: self.source.neighbourhood(
-                chain, seeds, step_seed=seed_for(self.seed, f"neighbourhood {name}", *where), exclude=exclude
-            )
+            name: self.source.neighbourhood(chain, seeds, step_seed=self._draw_seed(name, at), exclude=exclude)
             for name, chain in self.chains.items()
         }
         return Inputs(
@@ -229,6 +226,12 @@ class TrainStep:
     def _terms(self, encoded: Encoded, inputs: Inputs, batch: Batch, places: Tensor, at: Position) -> list[LossTerm]:
         pairs = 2 * batch.size  # users and positive items stand before the negatives
         held = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places[:pairs], batch.real.repeat(2)) > 0
+    def _draw_seed(self, chain: str, at: Position) -> int:
+        """Of what is drawn for a chain; to make one takes longer than a small batch's neighbourhood in full."""
+        if not self.source.draws:
+            return 0
+        return seed_for(self.seed, f"neighbourhood {chain}", at.epoch, at.step, self.context.rank)
+
         weight = held.to(batch.real.dtype)
         if self.context.world_size > 1:
             assert inputs.seeds is not None

@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 
 from braidrec.graph.propagate import propagate_to_last, propagate_to_readout
 from braidrec.graph.relation import INTERACTIONS, PRUNED
-from braidrec.models.contract import Branch, Encoded, Inputs, LossTerm, StepContext, TableSpec
+from braidrec.models.contract import Batch, Branch, Encoded, Inputs, LossTerm, StepContext, TableSpec
 from braidrec.models.projectors import Projector
 
 
@@ -82,37 +82,42 @@ class Freedom(nn.Module):
         return Encoded(vectors=vectors + added, ego=ego)
 
     def terms(self, encoded: Encoded, inputs: Inputs, step: StepContext) -> Mapping[str, LossTerm]:
-        sides = inputs.sides(inputs.seeds)
-        users, positives, negatives = step.batch.split(step.places)
-        if negatives is None:
+        batch = step.batch
+        if batch.negatives is None:
             raise ValueError(
                 "FREEDOM compares positives with negatives: set objective.loss.kind to one that draws them"
             )
-        of_users = encoded.vectors.index_select(0, users)
-        # Seeds are in increasing order: users first. Positives and negatives are read in one go, one after the other.
-        items = torch.cat([positives.unsqueeze(1), negatives], dim=1) - sides.leading_users(inputs.num_users)
+        users = encoded.vectors.index_select(0, step.places[: batch.size])
         found = {}
         for name, modality, projector in zip(self.term_names, self.modalities, self.projectors, strict=True):
-            values, present = inputs.features(modality, sides.items)
-            scores = _scores(of_users, projector(values), items)
-            total, weight = _bpr_where_present(scores, present[items].to(scores.dtype), step.batch.weight)
-            found[name] = LossTerm(total=total, weight=weight, coefficient=self.modality_weight)
+            if batch.negatives.shape[1] == 1:
+                differences, both = _of_pairs(inputs, modality, batch)
+                worse = (projector(differences) * users).sum(-1, keepdim=True)
+            else:
+                worse, both = _by_item(inputs, modality, batch, users, projector)
+            counted = batch.weight.unsqueeze(1) * both.to(worse.dtype) / batch.negatives.shape[1]
+            total = (softplus(worse) * counted).sum()
+            found[name] = LossTerm(total=total, weight=counted.sum(), coefficient=self.modality_weight)
         return found
 
 
-def _scores(of_users: Tensor, of_items: Tensor, items: Tensor) -> Tensor:
-    """`[B, 1 + n]` inner products of each user with the rows `items` `[B, 1 + n]` of `of_items`."""
-    rows = of_items.index_select(0, items.reshape(-1)).view(*items.shape, -1)
-    return (rows * of_users.unsqueeze(1)).sum(-1)
+def _of_pairs(inputs: Inputs, modality: str, batch: Batch) -> tuple[Tensor, Tensor]:
+    """`[B, F]` x_j − x_i of a positive i and its one negative j, and `[B, 1]` whether both have the modality.
 
-
-def _bpr_where_present(scores: Tensor, present: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`Σ w softplus(r̂_uj − r̂_ui)` and `Σ w` over the pairs of a positive i and a negative j that both count.
-
-    Args:
-        scores: `[B, 1 + n]` of the positive and of the negatives.
-        present: `[B, 1 + n]` 1 for an item that counts, otherwise 0.
-        weight: `[B]` of the rows.
+    The projector is linear, so that one map of the difference gives the difference of two scores.
     """
-    counted = (weight * present[:, 0]).unsqueeze(1) * present[:, 1:] / (present.shape[1] - 1)
-    return (softplus(scores[:, 1:] - scores[:, :1]) * counted).sum(), counted.sum()
+    assert batch.negatives is not None
+    positive, has_positive = inputs.features(modality, batch.items)
+    negative, has_negative = inputs.features(modality, batch.negatives.squeeze(1))
+    return negative - positive, (has_positive & has_negative).unsqueeze(1)
+
+
+def _by_item(inputs: Inputs, modality: str, batch: Batch, users: Tensor, projector: nn.Module) -> tuple[Tensor, Tensor]:
+    """`[B, n]` r̂_uj − r̂_ui, and whether both items have the modality: with several negatives, of which many are the
+    same, every distinct item is projected once."""
+    assert batch.negatives is not None
+    distinct, places = torch.unique(torch.cat([batch.items.unsqueeze(1), batch.negatives], dim=1), return_inverse=True)
+    values, present = inputs.features(modality, distinct)
+    rows = projector(values).index_select(0, places.reshape(-1)).view(*places.shape, -1)
+    scores, has = (rows * users.unsqueeze(1)).sum(-1), present[places]
+    return scores[:, 1:] - scores[:, :1], has[:, 1:] & has[:, :1]

@@ -1,5 +1,6 @@
 """FREEDOM against dense matrices and a loop over the rows of a batch."""
 
+from dataclasses import replace
 from math import exp, log1p
 
 import numpy as np
@@ -71,8 +72,10 @@ def test_vectors(layers: int, item_layers: int, training: bool, interactions: st
     assert np.abs((np.linalg.matrix_power(dense_graph(), item_layers) @ table)[NUM_USERS:]).max() > 0.05
 
 
-def test_the_terms_compare_projected_features_where_both_items_have_them() -> None:
-    model, step = make_model(), make_step(make_batch())
+@pytest.mark.parametrize("negatives", [1, 2])
+def test_the_terms_compare_projected_features_where_both_items_have_them(negatives: int) -> None:
+    batch = make_batch()
+    model, step = make_model(), make_step(replace(batch, negatives=batch.negatives[:, :negatives]))
     tables = make_tables(model)
     encoded, terms = run_step(model, source_over(RELATIONS), tables, FEATURES, step)
     vectors = np.zeros((NUM_NODES, DIM))
@@ -90,7 +93,7 @@ def test_the_terms_compare_projected_features_where_both_items_have_them() -> No
                     continue
                 values = FEATURES[name][0].numpy()
                 scores = [float(vectors[user] @ (matrix @ values[which])) for which in (item, other)]
-                share = float(batch.weight[row]) / 2
+                share = float(batch.weight[row]) / negatives
                 total += share * log1p(exp(scores[1] - scores[0]))
                 count += share
         term = terms[f"bpr_{name}"]
