@@ -88,9 +88,7 @@ def run_sweep(sweep: SweepConfig, *, resume: str | None = None) -> SweepResult:
         else:
             folder.check_resumable(resolved, data.digest)
             folder.go_on_with(named)
-        sweeper = Sweeper(named, runs, folder)
-        with signals.told_apart():
-            return sweeper.run(data)
+        return Sweeper(named, runs, folder).run(data, signals)
 
 
 def _resolved(sweep: SweepConfig, runs: Runs) -> SweepConfig:
@@ -127,15 +125,16 @@ class Sweeper:
         self._base = runs.base
         self.tracked = TrackedSweep(self._base, folder, self.display.inform)
 
-    def run(self, data: DatasetFolder) -> SweepResult:
+    def run(self, data: DatasetFolder, signals: StopSignals) -> SweepResult:
         """To the end, or to a recorded failure."""
         try:
-            cluster_share = self._connect()
-            self.tracked.start(self.sweep, data)
-            self._settle_earlier()
-            self._search(cluster_share)
-            self._finals(cluster_share)
-            result = self._conclude()
+            with signals.told_apart():
+                cluster_share = self._connect()
+                self.tracked.start(self.sweep, data)
+                self._settle_earlier()
+                self._search(cluster_share)
+                self._finals(cluster_share)
+                result = self._conclude()
         except Stopped as stop:
             self._leave_off()
             self.tracked.finish("KILLED", str(stop), KILLED_FLUSH_SECONDS)

@@ -229,8 +229,13 @@ def test_what_mlflow_and_the_report_have_of_a_sweep(
         assert {share for drop in drops for share in drop["drop_modality"].values()} == {0.4, 1.0}
 
 
+@pytest.mark.parametrize("stop", [Stopped(15), KeyboardInterrupt()], ids=["signal", "as Ray hands it on"])
 def test_a_sweep_that_is_stopped_goes_on_with_the_finalists_that_are_left(
-    tmp_path: Path, without_ray: Seen, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    without_ray: Seen,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stop: BaseException,
 ) -> None:
     def train(config: RunConfig, **options: Any) -> Any:
         started.append(str(config.name))
@@ -246,13 +251,14 @@ def test_a_sweep_that_is_stopped_goes_on_with_the_finalists_that_are_left(
         real_saw(self, record)
         if raise_in_main and record.epochs == 2:
             raise_in_main.clear()
-            raise Stopped(15)
+            raise stop
 
     monkeypatch.setattr(process, "train", train)
     monkeypatch.setattr(sweep_module.Sweeper, "saw", saw)
     config = small(tmp_path, [0.02], finalists={"candidates": 1, "seeds": 3})
     with pytest.raises(Stopped):
         run_sweep(config)
+    assert "go on with it:" in capsys.readouterr().out
     states = {record["name"]: record["state"] for record in _records(str(tmp_path / "runs" / "small"))}
     assert states["small-final-0001-seed44"] == "running" and "small-final-0001-seed45" not in states
     before = len(started)
