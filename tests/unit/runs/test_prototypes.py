@@ -51,7 +51,7 @@ def found(trained: TrainResult, tmp_path_factory: pytest.TempPathFactory) -> Pro
 
 
 def test_planted_groups_are_recovered(planted: PlantedDataset, trained: TrainResult) -> None:
-    """Prototypes are more than topics, and hardly any has items, or words, of two. Homogeneity is 1 where a prototype tells
+    """Prototypes are more than topics, and hardly any has items, or words, of two. Homogeneity is 1 where they tell
     the topic; what chance makes of it is seen by shuffling."""
     model = open_trained(trained.folder)
     assert isinstance(model.model, ADDVAE) and model.model.words is not None
