@@ -138,7 +138,8 @@ def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AttackResult]:
     common = [
         f"data.path={place / 'data'}", f"storage={place / 'runs'}", f"cache={place / 'cache'}", "workers.num=0",
         "workers.threads=1", "tracking.enabled=false", "model.dim=16", "training.epochs=30", "training.batch_size=512",
-        "training.optimizer.learning_rate=0.01", "evaluation.patience=null", "evaluation.every=5", "evaluation.monitor=null",
+        "training.optimizer.learning_rate=0.01", "evaluation.patience=null", "evaluation.every=5",
+        "evaluation.monitor=null",
     ]  # fmt: skip
     found = {}
     adversary = "training.adversarial={epsilon: 0.3, weight: 1.0, start_epoch: 11}"
