@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braidrec.data.errors import DatasetError
-from braidrec.graph.relation import Relation, bisect_rows
+from braidrec.graph.relation import Relation
 
 ROUNDS_OF_THE_POOL = 20
 """How often a row draws from shared negatives before it is taken for granted that they all are its user's."""
@@ -87,7 +87,7 @@ class NegativeSampler:
         indptr: NDArray[Any] = self._relation.indptr
         indices: NDArray[Any] = self._relation.indices
         nodes = items + self._num_users
-        position = bisect_rows(indptr, indices, users, nodes)
+        position = self._relation.first_at_least(users, nodes)
         inside = position < indptr[users + 1]
         found: NDArray[np.bool_] = inside & (indices[np.where(inside, position, 0)] == nodes)
         return found

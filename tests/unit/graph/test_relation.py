@@ -140,8 +140,11 @@ def test_inverse_power_of_zero_is_zero() -> None:
     np.testing.assert_allclose(inverse_power(torch.tensor([0, 2, 8]), 1.0).numpy(), [0.0, 0.5, 0.125])
 
 
+@pytest.mark.parametrize("keyed", [0, 10_000])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
-def test_edge_ids_against_a_dictionary(dtype: type) -> None:
+def test_edge_ids_against_a_dictionary(monkeypatch: pytest.MonkeyPatch, dtype: type, keyed: int) -> None:
+    """Found by keys of all edges, and row by row."""
+    monkeypatch.setattr("braidrec.graph.relation.KEYED_EDGES", keyed)
     edges = random_edges(8, range(15), 60)
     relation = relation_of("also_viewed", edges, 15, dtype=dtype)
     place = {(s, d): i for i, (d, s) in enumerate(sorted({(d, s) for s, d in edges}))}
