@@ -238,6 +238,12 @@ class TrainingConfig(Strict):
         "themselves are kept in fp32.",
     )
     adversarial: AdversarialConfig | None = Field(default=None, description="Null: training without an adversary.")
+    prepare_ahead: bool = Field(
+        default=True,
+        description="With `propagation.sampler: labor`, draw the next batch's negatives and neighbours on a thread "
+        "while this batch is computed; the results are the same. Not done where workers tell each other what to "
+        "exclude (`propagation.exclude_targets`), nor with other samplers, whose draws depend on the thread.",
+    )
     checkpoint_every: Positive = Field(default=1, description="Epochs between two checkpoints of the last state.")
 
 

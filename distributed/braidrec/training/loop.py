@@ -20,6 +20,7 @@ from braidrec.evaluation.full_ranking import rank
 from braidrec.evaluation.ranker import Ranker
 from braidrec.graph.relation import Relation
 from braidrec.models.contract import Encoded
+from braidrec.training.ahead import made_ready
 from braidrec.training.build import Parts
 from braidrec.training.checkpoint import CheckpointStore, RunState
 from braidrec.training.context import WorkerContext
@@ -29,7 +30,7 @@ from braidrec.training.optimizers import learning_rate_factor, set_learning_rate
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
 from braidrec.training.saved_state import OPTIMIZER, SavedState
-from braidrec.training.step import Position, TrainStep
+from braidrec.training.step import Position, Prepared, TrainStep
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
 from braidrec.training.validation import (
     SplitEvaluation,
@@ -123,17 +124,16 @@ class Loop:
         losses = torch.zeros(len(self.step.term_names), dtype=torch.float64)
         weights = torch.zeros(len(self.step.term_names), dtype=torch.float64)
         input_nodes = 0
-        for step, rows in enumerate(self._timed_batches(epoch)):
-            at = Position(epoch=epoch, step=step, global_step=(epoch - 1) * self.steps_per_epoch + step)
+        for rows, at, prepared in self._prepared(epoch):
             set_learning_rate(self.parts.optimizers, self._learning_rate(at.global_step))
-            result = self.step.run(rows, at)
+            result = self.step.run(rows, at, prepared)
             losses += result.losses.double().cpu()
             weights += result.weights.double().cpu()
             input_nodes += result.input_nodes
             now = time.perf_counter()
             if now - reported > SECONDS_BETWEEN_PROGRESS:
                 reported = now
-                self._progress("train", epoch, (step + 1) * self.config.training.batch_size, start)
+                self._progress("train", epoch, (at.step + 1) * self.config.training.batch_size, start)
         self._check_delivered(epoch, int(weights[1]))
         seconds = time.perf_counter() - start
         means = losses / weights.clamp(min=1e-12)
@@ -158,12 +158,23 @@ class Loop:
                 "the delivery lost or repeated some. Try data.delivery=memory, and report this with the log of the run"
             )
 
-    def _timed_batches(self, epoch: int) -> Iterator[Rows]:
+    def _prepared(self, epoch: int) -> Iterator[tuple[Rows, Position, Prepared | None]]:
+        """The batches; where drawing takes time, one is drawn for while the one before it is computed.
+
+        Only with LABOR, which is given its random numbers' seed: DGL's other draws depend on the thread as well.
+        """
+        batches = self._timed_batches(epoch)
+        by_seed_alone = self.parts.choice.mode == "sampled" and self.config.training.propagation.sampler == "labor"
+        if self.config.training.prepare_ahead and by_seed_alone and self.step.prepares_alone:
+            return made_ready(self.step, batches, self.timer)
+        return ((rows, at, None) for rows, at in batches)
+
+    def _timed_batches(self, epoch: int) -> Iterator[tuple[Rows, Position]]:
         batches = self.parts.delivery.batches(epoch, self.batch_rows, self.steps_per_epoch)
-        for _ in range(self.steps_per_epoch):
+        for step in range(self.steps_per_epoch):
             with self.timer.phase("data"):
                 rows = next(batches)
-            yield rows
+            yield rows, Position(epoch=epoch, step=step, global_step=(epoch - 1) * self.steps_per_epoch + step)
 
     def _validate(self, epoch: int) -> dict[str, float]:
         watched = {"valid": self.valid, "test": self.test if self.config.evaluation.watch_test else None}

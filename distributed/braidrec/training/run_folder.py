@@ -21,6 +21,7 @@ MAY_CHANGE = (
     "data.path",
     "training.epochs",
     "training.tables",
+    "training.prepare_ahead",
     "workers",
     "tracking",
 )

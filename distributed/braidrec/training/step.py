@@ -58,6 +58,19 @@ class StepResult:
     input_nodes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A batch with all that is drawn for it.
+
+    Attributes:
+        places: where each of `batch.nodes()` stands among the seeds.
+    """
+
+    batch: Batch
+    inputs: Inputs
+    places: Tensor
+
+
 class TrainStep:
     """Computes steps. Everything it needs is given; it keeps no state but the parameters that it updates."""
 
@@ -100,19 +113,32 @@ class TrainStep:
         whole = [table.weight for table in tables.values() if not table.dealt_out]
         self.whole_parameters = [*whole, *self.own_parameters]
 
-    def run(self, rows: Rows, at: Position) -> StepResult:
+    def run(self, rows: Rows, at: Position, prepared: Prepared | None = None) -> StepResult:
         """Train on one batch of this rank.
 
+        Args:
+            prepared: what `prepare` made of the batch, if it has been called.
         Raises:
             DivergedError: a loss term is NaN or infinite; raised before the update, naming step and term.
         """
-        with self.timer.phase("sampling"):
-            batch = self.batch(rows, at)
-            seeds, places = torch.unique(batch.nodes(self.num_users), return_inverse=True)
-            inputs = self.inputs(batch, seeds, at)
+        if prepared is None:
+            with self.timer.phase("sampling"):
+                prepared = self.prepare(rows, at)
+        batch, inputs, places = prepared.batch, prepared.inputs, prepared.places
         factors = (1.0,) if self.mirror is None else self.mirror.factors(at.step)
         results = [self._update(batch, inputs, places, at, factor) for factor in factors]
         return results[0]
+
+    def prepare(self, rows: Rows, at: Position) -> Prepared:
+        """Draw negatives and neighbourhoods. It depends on no parameter, and on no other step."""
+        batch = self.batch(rows, at)
+        seeds, places = torch.unique(batch.nodes(self.num_users), return_inverse=True)
+        return Prepared(batch=batch, inputs=self.inputs(batch, seeds, at), places=places)
+
+    @property
+    def prepares_alone(self) -> bool:
+        """Whether `prepare` does without the other ranks, and so may run beside what they do together."""
+        return self.context.world_size == 1 or not self.exclude_from
 
     def _update(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position, factor: float) -> StepResult:
         """Losses and gradients of the parameters as they stand, and an update by `factor` times the gradients."""

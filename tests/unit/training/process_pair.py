@@ -43,6 +43,7 @@ class Pair:
         spawn = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
         self._processes = []
+        self._lost = False
         for rank in range(self.size):
             ours, theirs = spawn.Pipe()
             arguments = (rank, self.size, str(folder / "rendezvous"), theirs)
@@ -57,12 +58,15 @@ class Pair:
         Returns:
             What the ranks returned; an exception that was raised there stands for its rank's result.
         """
+        assert not self._lost, "a rank did not answer an earlier test: what it says now would be taken for this one's"
+        self._lost = True
         for rank, connection in enumerate(self._connections):
             connection.send((function, [argument[rank] for argument in arguments]))
         results = []
         for connection in self._connections:
             assert connection.poll(SECONDS), "a rank did not answer: it waits for the other, or died"
             results.append(connection.recv())
+        self._lost = False
         return results
 
     def close(self) -> None:
