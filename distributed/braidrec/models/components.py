@@ -79,27 +79,24 @@ class ComponentAttention(nn.Module):
         real = torch.arange(self.components, device=counts.device) < counts
         return Content(keys, values, real, present)
 
-    def forward(self, users: Tensor, content: Content, places: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, users: Tensor, content: Content, places: Tensor) -> Tensor:
         """What users see of items.
 
         Args:
             users: `[n, d]`.
             places: `[n, c]` which of the items of `content` each user looks at.
         Returns:
-            `[n, c, h′]` the mapped sums, and `[n, c, M]` β.
+            `[n, c, h′]` the mapped sums.
         """
-        real = content.real[places]
         if content.keys is None:
-            shares = real.to(users.dtype)
             seen = content.values[places, 0]
         else:
             hidden = relu(self.query(users)[:, None, None] + content.keys[places])
-            scores = self.weight(hidden).squeeze(-1)
-            shares = masked_softmax(scores, real)
+            shares = masked_softmax(self.weight(hidden).squeeze(-1), content.real[places])
             seen = (shares.unsqueeze(-1) * content.values[places]).sum(-2)
         present = content.present[places].reshape(-1)
-        filled = self.missing(seen.reshape(-1, self.value.out_dim), present)[0]
-        return filled.view_as(seen), shares
+        filled: Tensor = self.missing(seen.reshape(-1, self.value.out_dim), present)[0]
+        return filled.view_as(seen)
 
     def _projected(self, features: FetchFeatures, items: Tensor, *, remember: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Keys (or nothing), values and presence of a block; unless all is one block, features are read again for

@@ -1,6 +1,7 @@
 """ACF."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -8,11 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, relu
 from torch.utils.checkpoint import checkpoint
 
-from braidrec.graph.histories import Histories, SomeItems
+from braidrec.graph.histories import Histories
 from braidrec.models.components import ComponentAttention, Content, masked_softmax
 from braidrec.models.contract import Batch, Branch, Encoded, Inputs, TableSpec, WithoutTerms
 from braidrec.models.projectors import Projector
 
+USERS_AT_ONCE = 8192
+"""Users whose histories are laid out together at evaluation."""
 BLOCK_NUMBERS = 1 << 24
 """Numbers of the largest intermediate result of a block of users."""
 
@@ -92,45 +95,72 @@ class ACF(WithoutTerms, nn.Module):
         ego = sides.join(pad(users, (0, past.shape[1])), torch.cat([items, past], dim=-1))
         if not self.training:  # while training, it depends on the row: `users_of_rows`
             numbers = torch.arange(inputs.num_users, device=users.device) if sides.users is None else sides.users
-            users = users + self._looked_at(inputs, users, self._histories().spread(numbers, self.evaluation_history))
+            near = self._near(inputs, torch.arange(inputs.num_items, device=users.device))
+            blocks = zip(torch.split(users, USERS_AT_ONCE), torch.split(numbers, USERS_AT_ONCE), strict=True)
+            users = users + torch.cat([self._whole(block, near, of_block) for block, of_block in blocks])
         return Encoded(vectors=sides.join(users, items), ego=ego)
 
     def users_of_rows(self, users: Tensor, inputs: Inputs, batch: Batch) -> Tensor:
         """`[B, d]` u and what is looked at in the history without the row's own positive."""
         drawn = self._histories().drawn(batch.users, self.history, without=batch.items)
-        return users + self._looked_at(inputs, users, drawn)
+        # Also where no user has a history: with tables dealt out over workers, all have to ask for rows alike.
+        distinct, places = torch.unique(drawn.items, return_inverse=True)
+        return users + self._looked_at(users, self._near(inputs, distinct), places, drawn.real)
 
     def _histories(self) -> Histories:
         assert self.histories is not None, "the model was made without histories, only to be looked at"
         return self.histories
 
-    def _looked_at(self, inputs: Inputs, users: Tensor, histories: SomeItems) -> Tensor:
-        """`[n, d]` Σ_l α(i, l) p_l, a block of users at a time."""
-        # Also where no user has a history: with tables dealt out over workers, all have to ask for rows alike.
-        distinct, places = torch.unique(histories.items, return_inverse=True)
-        past, targets = inputs.table("history", distinct), inputs.table("item", distinct)
-        of_items = self.of_target(targets) + self.of_history(past)
-        contents = [attention.content(inputs.features, distinct) for attention in self.attentions()]
-        size = max(1, BLOCK_NUMBERS // (self.widest * max(1, histories.items.shape[1])))
-        blocks = zip(
-            torch.split(users, size), torch.split(places, size), torch.split(histories.real, size), strict=True
+    def _whole(self, users: Tensor, near: "_Items", numbers: Tensor) -> Tensor:
+        """What users see of their whole histories."""
+        history = self._histories().spread(numbers, self.evaluation_history)
+        return self._looked_at(users, near, history.items, history.real)
+
+    def _near(self, inputs: Inputs, items: Tensor) -> "_Items":
+        past, targets = inputs.table("history", items), inputs.table("item", items)
+        return _Items(
+            past=past,
+            mapped=self.of_target(targets) + self.of_history(past),
+            contents=[attention.content(inputs.features, items) for attention in self.attentions()],
         )
-        attend = partial(self._attend, of_items=of_items, past=past, contents=contents)
+
+    def _looked_at(self, users: Tensor, near: "_Items", places: Tensor, real: Tensor) -> Tensor:
+        """`[n, d]` Σ_l α(i, l) p_l, a few users at a time.
+
+        Args:
+            near: the items.
+            places: `[n, c]` which of them are in each user's history.
+            real: `[n, c]` bool, where there is one.
+        """
+        size = max(1, BLOCK_NUMBERS // (self.widest * max(1, places.shape[1])))
+        attend = partial(self._attend, near=near)
         if len(users) > size and torch.is_grad_enabled():
             attend = partial(checkpoint, attend, use_reentrant=False)
-        parts = [attend(*block)[0] for block in blocks]
-        return torch.cat(parts)
+        blocks = zip(torch.split(users, size), torch.split(places, size), torch.split(real, size), strict=True)
+        return torch.cat([attend(*block) for block in blocks])
 
     def attentions(self) -> list[ComponentAttention]:
         """One a modality, in alphabetical order."""
         return [module for module in self.components if isinstance(module, ComponentAttention)]
 
-    def _attend(
-        self, users: Tensor, places: Tensor, real: Tensor, of_items: Tensor, past: Tensor, contents: list[Content]
-    ) -> tuple[Tensor, Tensor]:
-        """`[n, d]` sums over `[n, c]` histories, and α."""
-        hidden = self.of_user(users)[:, None] + of_items[places]
-        for attention, content in zip(self.attentions(), contents, strict=True):
-            hidden = hidden + attention(users, content, places)[0]
+    def _attend(self, users: Tensor, places: Tensor, real: Tensor, near: "_Items") -> Tensor:
+        hidden = self.of_user(users)[:, None] + near.mapped[places]
+        for attention, content in zip(self.attentions(), near.contents, strict=True):
+            hidden = hidden + attention(users, content, places)
         shares = masked_softmax(self.weight(relu(hidden)).squeeze(-1), real)
-        return (shares.unsqueeze(-2) @ past[places]).squeeze(-2), shares
+        return (shares.unsqueeze(-2) @ near.past[places]).squeeze(-2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Items:
+    """Items that are looked at.
+
+    Attributes:
+        past: `[n, d]` p.
+        mapped: `[n, h]` W₁ᵥ v + W₁ₚ p.
+        contents: one a modality.
+    """
+
+    past: Tensor
+    mapped: Tensor
+    contents: Sequence[Content]

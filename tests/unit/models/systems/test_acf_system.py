@@ -161,15 +161,21 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of users nor of features, which are then read again for the gradients."""
     model = make_model()
     results = []
-    for users, features in ((acf.BLOCK_NUMBERS, components.PROJECTED_BYTES), (1, 1)):
+    evaluated = []
+    for users, features, at_once in ((acf.BLOCK_NUMBERS, components.PROJECTED_BYTES, acf.USERS_AT_ONCE), (1, 1, 2)):
+        monkeypatch.setattr(acf, "USERS_AT_ONCE", at_once)
         monkeypatch.setattr(acf, "BLOCK_NUMBERS", users)
         monkeypatch.setattr(components, "PROJECTED_BYTES", features)
         tables = make_tables(model)
         rows = rows_of_batch(model, tables)
         variables = [*tables.values(), *model.parameters()]
+        whole = model.eval().encode(inputs_of(model, source_over({}), tables, FEATURES, None)).vectors.detach()
+        evaluated.append(whole)
+        model.train()
         results.append([rows.detach(), *torch.autograd.grad(rows.square().sum(), variables)])
     for whole, blocks in zip(*results, strict=True):
         torch.testing.assert_close(whole, blocks, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(*evaluated, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("level", ["item", "component"])
