@@ -226,6 +226,12 @@ class TrainStep:
             cold=self.cold,
         )
 
+    def _draw_seed(self, chain: str, at: Position) -> int:
+        """Of what is drawn for a chain; to make one takes longer than a small batch's neighbourhood in full."""
+        if not self.source.draws:
+            return 0
+        return seed_for(self.seed, f"neighbourhood {chain}", at.epoch, at.step, self.context.rank)
+
     def losses(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position) -> tuple[Tensor, Tensor]:
         """`[T]` sums and `[T]` weights of this rank: the rows' losses, λ times their regularisers, the model's terms.
 
@@ -252,12 +258,6 @@ class TrainStep:
     def _terms(self, encoded: Encoded, inputs: Inputs, batch: Batch, places: Tensor, at: Position) -> list[LossTerm]:
         pairs = 2 * batch.size  # users and positive items stand before the negatives
         held = batch.real.new_zeros(len(encoded.ego)).index_add_(0, places[:pairs], batch.real.repeat(2)) > 0
-    def _draw_seed(self, chain: str, at: Position) -> int:
-        """Of what is drawn for a chain; to make one takes longer than a small batch's neighbourhood in full."""
-        if not self.source.draws:
-            return 0
-        return seed_for(self.seed, f"neighbourhood {chain}", at.epoch, at.step, self.context.rank)
-
         weight = held.to(batch.real.dtype)
         if self.context.world_size > 1:
             assert inputs.seeds is not None
