@@ -8,6 +8,9 @@ the chosen point is trained with all seeds. The other presets are trained once. 
 file in --work and is not repeated, so that the work can be done in pieces; `--table docs/models_lfm2k.md` writes the
 table of what is there, and what is missing in it.
 
+Seconds and memory of trainings that had to share the machine say little: `--measure` trains three epochs of each chosen
+setting once more, one after the other, to be called when nothing else runs; their figures stand in the table then.
+
 The published lengths (1,000 epochs at most, 20 validations of patience) take days on two cores. `--epochs`,
 `--learning-rate` and the like cut them for all models alike; the table says so.
 """
@@ -20,6 +23,7 @@ from typing import Any
 from common import work_folder
 from trainings import METRICS, WATCHED, Pieces, Training, mean_and_spread, readable
 
+MEASURED_EPOCHS = 3
 ID_ONLY = {"popularity", "item_knn", "bpr_mf", "lightgcn", "layergcn", "sgl", "simgcl"}
 WITHOUT_TRAINING = ("popularity", "item_knn", "item_knn_cbf")
 REGULARISERS = ("objective.regulariser=0.0001", "objective.regulariser=0.001")
@@ -71,9 +75,16 @@ def main() -> None:
 
     restart_with_training_environment(arguments.threads)
     work = work_folder(arguments.work)
-    pieces = Pieces(arguments.data, work, "models", threads=arguments.threads, only_stored=arguments.only_stored)
+    pieces = Pieces(
+        arguments.data,
+        work,
+        "models",
+        threads=arguments.threads,
+        only_stored=arguments.only_stored or arguments.measure,
+    )
     shared = _shared(arguments)
     found = {name: runs for name in arguments.models if (runs := _runs(pieces, name, shared, arguments))}
+    found = {name: _measured(pieces, name, runs, arguments) for name, runs in found.items()}
     missing = [NAMES[name] for name in arguments.models if name not in found]
     text = _page(pieces.name, found, missing, arguments)
     if arguments.table:
@@ -93,6 +104,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, help="for all models; without it each preset's own")
     parser.add_argument("--threads", type=int, help="compute threads; without it all cores")
     parser.add_argument("--only-stored", action="store_true", help="train nothing: the table of what is finished")
+    parser.add_argument("--measure", action="store_true", help="time the chosen settings, and train nothing else")
     parser.add_argument("--table", help="Markdown file to write")
     parser.add_argument("--work", help="folder for prepared data and results")
     return parser.parse_args()
@@ -118,7 +130,7 @@ def _runs(pieces: Pieces, name: str, shared: tuple[str, ...], arguments: argpars
 
     def trained(settings: tuple[str, ...], seed: int) -> dict[str, Any] | None:
         result = pieces.result(Training(preset=name, settings=settings, shared=shared, seed=seed))
-        return None if result is None else {**result, "settings": readable(settings)}
+        return None if result is None else {**result, "settings": readable(settings), "given": settings}
 
     first, *others = arguments.seeds
     if name in PUBLISHED:
@@ -134,6 +146,21 @@ def _runs(pieces: Pieces, name: str, shared: tuple[str, ...], arguments: argpars
     looked = "" if len(judged) == len(points) else f" ({len(judged)} of {len(points)} points)"
     seeds = "" if len(runs) == len(arguments.seeds) else f" ({len(runs)} of {len(arguments.seeds)} seeds)"
     return [{**run, "settings": run["settings"] + looked + seeds} for run in runs]
+
+
+def _measured(
+    pieces: Pieces, name: str, runs: list[dict[str, Any]], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The runs with the seconds and the memory of a training that had the machine to itself, if there was one."""
+    if "best_epoch" not in runs[0]:
+        return runs
+    course = (f"training.epochs={MEASURED_EPOCHS}", f"evaluation.every={MEASURED_EPOCHS}", "evaluation.slices=false")
+    training = Training(preset=name, settings=runs[0]["given"], shared=course, seed=arguments.seeds[0])
+    pieces.only_stored = not arguments.measure
+    quiet = pieces.result(training)
+    if quiet is None:
+        return runs
+    return [{**run, **{key: quiet[key] for key in ("seconds_per_epoch", "peak_memory_mb")}} for run in runs]
 
 
 def _untrained(pieces: Pieces, name: str) -> dict[str, Any]:
@@ -180,8 +207,7 @@ def _preamble(arguments: argparse.Namespace) -> str:
         "and one seed. **At most "
         f"{arguments.epochs} epochs**, a validation every {arguments.every}, stopped after {arguments.patience} "
         f"without a gain, {rate}: where 1,000 epochs are published, slow learners are cut short. Seconds are of one "
-        "epoch without validation, on a shared machine; memory is the process's peak, libraries (about 400 MiB) "
-        "included."
+        "epoch without validation; memory is the process's peak, libraries (about 400 MiB) included."
     )
 
 
