@@ -75,6 +75,8 @@ class Watch:
 
     def _features(self, modality: str, items: Tensor | None) -> tuple[Tensor, Tensor]:
         values, present = self.given.features(modality, items)
+        if not _is_of_items(modality):
+            return values, present
         rows = values.detach().requires_grad_()
         self.reads.setdefault(modality, []).append(Read(nodes=items, rows=rows, present=present))
         return rows, present
@@ -130,6 +132,8 @@ def moved(inputs: Inputs, target: Target, by: dict[str, Perturbation]) -> Inputs
 
     def features(modality: str, items: Tensor | None) -> tuple[Tensor, Tensor]:
         values, present = inputs.features(modality, items)
+        if modality not in by:
+            return values, present
         delta = by[modality].at(items).to(values.dtype)
         return values + delta.masked_fill(~present.unsqueeze(-1), 0.0), present
 
@@ -137,6 +141,11 @@ def moved(inputs: Inputs, target: Target, by: dict[str, Perturbation]) -> Inputs
         return inputs.table(name, nodes) + by[name].at(nodes)
 
     return replace(inputs, features=features) if target == "features" else replace(inputs, table=table)
+
+
+def _is_of_items(modality: str) -> bool:
+    """Vectors of users and numbers of components, which are not attacked, have a slash in their names."""
+    return "/" not in modality
 
 
 def _summed(pairs: Iterable[tuple[Read, Tensor | None]], context: Collectives) -> Perturbation:

@@ -282,6 +282,23 @@ def test_whole_and_sampled_with_every_neighbour_are_one(name: str, data: Path) -
         np.testing.assert_allclose(found["sampled"][1][key], value, rtol=1e-5, atol=1e-8, err_msg=key)
 
 
+@pytest.mark.parametrize("name", ["acf", "grcn", "mmgcn", "slmrec", "dragon", "vbpr"])
+def test_systems_take_it(name: str, data: Path) -> None:
+    """Their losses are higher where their features are moved, and all their numbers stay numbers."""
+    config = config_of(
+        data, "training.optimizer.learning_rate=0.01", "model.initial_std=0.3",
+        adversarial=f"{{epsilon: {EPSILON}}}", preset=AMR.with_name(f"{name}.yaml"),
+    )  # fmt: skip
+    parts = build(config, LocalWorker(torch.device("cpu"), lambda event: None))
+    first, second = two_steps(
+        config, parts, LocalWorker(torch.device("cpu"), lambda event: None), data.parent, alike=True
+    )
+    clean = sum(value for term, value in first.items() if term not in ("regulariser", "adversarial"))
+    assert first["adversarial"] > clean + 1e-4
+    assert np.isfinite(list(second.values())).all()
+    assert all(np.isfinite(value).all() for value in numbers(parts).values())
+
+
 def test_an_item_that_is_read_twice_and_on_two_ranks_is_moved_once() -> None:
     """By the direction of the sum: pieces of it, in any order, on one rank or two, give the same."""
     rng = np.random.default_rng(3)
