@@ -143,7 +143,8 @@ class Relation:
         """Destination and source of every edge as one number, ascending: a search over one array, which numpy does at
         once, where rows have to be bisected step by step otherwise."""
         destinations = np.repeat(np.arange(self.num_nodes, dtype=np.int64), np.diff(self.indptr))
-        return destinations * self.num_nodes + self.indices
+        keys: NDArray[np.int64] = destinations * self.num_nodes + self.indices
+        return keys
 
     def edge_ids(self, sources: NDArray[np.int64], destinations: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids of the edges `sources → destinations`, −1 where there is none."""
