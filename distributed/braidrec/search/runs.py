@@ -140,15 +140,14 @@ def _surrounding(config: RunConfig, folder: DatasetFolder) -> Surrounding:
         ("item", config.model.modalities),
         ("user", config.model.user_modalities),
     )
-    dims = {
-        side: {
-            name: wanted.transform.pca or folder.description.modalities_of(side)[name].dim
-            for name in modalities_of(wanted, folder)
-        }
-        for side, wanted in looked_at
-    }
+    shapes: dict[Side, dict[str, tuple[int, ...]]] = {"item": {}, "user": {}}
+    for side, wanted in looked_at:
+        for name in modalities_of(wanted, folder):
+            *components, numbers = folder.description.modalities_of(side)[name].shape
+            shapes[side][name] = (*components, wanted.transform.pca or numbers)
+    dims = {side: {name: math.prod(shape) for name, shape in of_side.items()} for side, of_side in shapes.items()}
     precision = config.training.propagation.precision
-    return Surrounding(dims=dims["item"], user_dims=dims["user"], precision=precision)
+    return Surrounding(dims=dims["item"], user_dims=dims["user"], precision=precision, shapes=shapes["item"])
 
 
 def _drawn(dimension: DimensionConfig, drawn: random.Random) -> Any:

@@ -7,16 +7,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
-from history_world import history_config, write_history_folder
+from history_world import PRESETS, history_config, write_history_folder
 from process_pair import Pair, both
 from safetensors.torch import load_file
 from training_runs import popularity_recall
 from two_process_models import train_two_steps
 
 import braidrec
+from braidrec.config.load import validate
 from braidrec.config.run import RunConfig
+from braidrec.config.sweep import SweepConfig
 from braidrec.runs.evaluate import evaluate
 from braidrec.runs.recommend import recommend
+from braidrec.search.runs import Runs
 from braidrec.training.local_worker import LocalWorker
 from braidrec.training.step import TrainStep
 
@@ -54,8 +57,8 @@ def short(name: str, data: Path, run: str, *overrides: str) -> RunConfig:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_two_learn_what_one_does(pair: Pair, name: str, tables: str, data: Path) -> None:
     config = history_config(
-        name, data, "training.batch_size=32", f"training.tables={tables}", "evaluation.monitor=null", "evaluation.patience=null",
-        "training.optimizer={kind: sgd, learning_rate: 0.5}", "model.initial_std=0.3", *NOTHING_DRAWN[name],
+        name, data, "training.batch_size=32", f"training.tables={tables}", "evaluation.monitor=null",
+        "evaluation.patience=null", "training.optimizer={kind: sgd, learning_rate: 0.5}", "model.initial_std=0.3", *NOTHING_DRAWN[name],
     )  # fmt: skip
     alone = train_two_steps(LocalWorker(torch.device("cpu"), lambda event: None), config, data.parent)
     ranks = pair.run(train_two_steps, both(config), both(data.parent))
@@ -121,3 +124,17 @@ def test_clearly_better_than_popularity(name: str, data: Path) -> None:
     result = braidrec.train(config)
     assert 0.2 < popularity_recall(data) < 0.6
     assert result.metrics["test/recall@10"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "values"),
+    [("acf", "model.encoder.history", [5, 50]), ("addvae", "model.encoder.prototypes", [2, 8])],
+)
+def test_a_sweep_takes_it_as_a_base(name: str, key: str, values: list[int], data: Path) -> None:
+    """All points are looked at, models built for the data set's shapes, before anything is read or started."""
+    settings = {
+        "base": [str(PRESETS / f"{name}.yaml")], "run": {"data": {"path": str(data)}}, "algorithm": {"kind": "grid"},
+        "space": {key: {"choice": values}},
+    }  # fmt: skip
+    sweep = validate(SweepConfig, settings, "test")
+    assert Runs.of(sweep).check(sweep).path == str(data)
