@@ -58,7 +58,8 @@ def short(name: str, data: Path, run: str, *overrides: str) -> RunConfig:
 def test_two_learn_what_one_does(pair: Pair, name: str, tables: str, data: Path) -> None:
     config = history_config(
         name, data, "training.batch_size=32", f"training.tables={tables}", "evaluation.monitor=null",
-        "evaluation.patience=null", "training.optimizer={kind: sgd, learning_rate: 0.5}", "model.initial_std=0.3", *NOTHING_DRAWN[name],
+        "evaluation.patience=null", "training.optimizer={kind: sgd, learning_rate: 0.5}", "model.initial_std=0.3",
+        *NOTHING_DRAWN[name],
     )  # fmt: skip
     alone = train_two_steps(LocalWorker(torch.device("cpu"), lambda event: None), config, data.parent)
     ranks = pair.run(train_two_steps, both(config), both(data.parent))
