@@ -16,8 +16,10 @@ from scale_data import ITEM_EXPONENT, USER_EXPONENT
 NANOSECONDS_PER_EDGE = 100.0
 """Drawing it, on one core."""
 NANOSECONDS_PER_ROW = 460.0
-"""Fetching, propagating forward and backward, and updating one input row of 64 numbers, on one core. Both constants
+"""Fetching, propagating forward and backward, and updating one input row of 64 numbers, on one core. The constants
 were chosen for the measurements in docs/scaling.md."""
+NANOSECONDS_PER_EXCHANGED_ROW = 200.0
+"""Besides, where rows are dealt out over several workers: packing them and their gradients for each other."""
 PROCESS_BYTES = 450e6
 """Python, torch and DGL."""
 BUFFERS_PER_ROW = 8
@@ -122,10 +124,16 @@ def node_bytes(graph: Graph, step: Step, cluster: Cluster) -> dict[str, float]:
     return {**parts, "all": sum(parts.values())}
 
 
+def processor_nanoseconds(rows: float, edges: float, dim: int, workers: int) -> float:
+    """Of one worker's step."""
+    per_row = NANOSECONDS_PER_ROW + (NANOSECONDS_PER_EXCHANGED_ROW if workers > 1 else 0.0)
+    return edges * NANOSECONDS_PER_EDGE + rows * per_row * dim / 64
+
+
 def step_seconds(graph: Graph, step: Step, cluster: Cluster) -> dict[str, float]:
     """Seconds of a step on one core a worker: computing, and on the machine's link, which its workers share."""
     rows, edges = rows_and_edges(graph, step)
-    computing = edges * NANOSECONDS_PER_EDGE + rows * NANOSECONDS_PER_ROW * step.dim / 64
+    computing = processor_nanoseconds(rows, edges, step.dim, cluster.workers)
     away = (cluster.nodes - 1) / cluster.nodes
     traffic = away * rows * (8 + 2 * step.dim * step.wire_bytes) * cluster.workers_per_node
     link = traffic / cluster.link_bytes_per_second
@@ -175,10 +183,10 @@ def check() -> None:
         for fan_outs in ((10, 10), (10, 5), (5, 5)):
             step = Step(fan_outs=fan_outs)
             rows, edges = rows_and_edges(graph, step)
-            milliseconds = (edges * NANOSECONDS_PER_EDGE + rows * NANOSECONDS_PER_ROW) / 1e6
+            alone, among = (processor_nanoseconds(rows, edges, step.dim, workers) / 1e6 for workers in (1, 2))
             print(
-                f"{graph.nodes:,.0f} nodes, {list(fan_outs)}: {rows:,.0f} rows, {edges:,.0f} edges, "
-                f"{milliseconds:.0f} ms of one core, graph {graph.graph_bytes / 2**20:,.0f} MiB"
+                f"{graph.nodes:,.0f} nodes, {list(fan_outs)}: {rows:,.0f} rows, {edges:,.0f} edges, {alone:.0f} ms of "
+                f"one core, {among:.0f} with several workers, graph {graph.graph_bytes / 2**20:,.0f} MiB"
             )
 
 
