@@ -37,6 +37,11 @@ KILLED_AFTER = 1
 """Who is killed dies in the epoch after this one."""
 STREAMED = ("data.delivery=stream", "data.shuffle_buffer=3000")
 WITHOUT_RAY_DATA = ("training.order=uniform_users", "tracking.enabled=false")
+DEALT_OUT = (
+    "training.tables=sharded",
+    "training.propagation={mode: sampled, fan_outs: [5]}",
+    "training.optimizer.kind=sparse_adam",
+)
 SHARD_ROWS = 10_007
 """A prime: no number of workers divides it."""
 
@@ -124,6 +129,20 @@ def killed(folder: Path) -> Report:
     return run(folder, "killed", *STREAMED, watch=Watch(kill)) | {"recovery_seconds": kill.recovery_seconds}
 
 
+def sharded(folder: Path) -> Report:
+    """Two workers train with their tables dealt out; one process goes on for an epoch with what they saved."""
+    report = run(folder, "sharded", *STREAMED, *DEALT_OUT)
+    newest = checkpoint_after(folder / "runs" / "sharded", EPOCHS)
+    report["parts"] = sorted(file.name for file in newest.glob("rows-*"))
+    longer = (*STREAMED, *DEALT_OUT, "workers.num=0", f"training.epochs={EPOCHS + 1}")
+    watch = Watch()
+    report["alone"] = train(
+        configured(folder, "planted", "sharded", *longer), resume="sharded", listeners=(watch,)
+    ).to_plain()
+    report["ends_alone"] = watch.ends
+    return report
+
+
 def died_too_often(folder: Path) -> Report:
     kill = KillWorker(folder / "runs" / "died", KILLED_AFTER)
     return run(folder, "died", "workers.max_failures=0", *WITHOUT_RAY_DATA, watch=Watch(kill))
@@ -198,6 +217,7 @@ def main(folder: Path) -> None:
         "shards of 2": partial(shards, folder, 2, "objective.loss.kind=rating_mse", "objective.use_weights=true"),
         "shards of 3": partial(shards, folder, 3),
         "whole": partial(run, folder, "whole", *STREAMED),
+        "sharded": partial(sharded, folder),
         "killed": partial(killed, folder),
         "damaged": partial(damaged, folder),
         "died": partial(died_too_often, folder),

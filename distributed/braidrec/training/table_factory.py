@@ -99,7 +99,11 @@ def tables_fact(choice: TablesChoice, tables: Mapping[str, TrainedTable], wire: 
     partition = max((table.partition for table in shards), key=lambda partition: partition.num_rows)
     sizes = [len(partition.rows(rank)) for rank in range(len(partition.starts))]
     held = f"{min(sizes):,} to {max(sizes):,}" if min(sizes) < max(sizes) else f"{sizes[0]:,}"
-    return f"{choice.placement} ({choice.reason}); {held} rows a worker, {wire} between workers"
+    whole = _size(sum(4 * table.num_rows * table.weight.shape[1] for table in shards))
+    return (
+        f"{choice.placement} ({choice.reason}); {held} rows a worker, {wire} between workers; evaluation gathers "
+        f"{whole} on each"
+    )
 
 
 class _InitialRows:

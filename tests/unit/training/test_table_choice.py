@@ -1,9 +1,13 @@
 """Where tables go, by what they and their optimizer need, figures by hand."""
 
 import pytest
+import torch
 
 from braidrec.models.contract import TableSpec
-from braidrec.training.table_factory import TablesChoice, choose_tables
+from braidrec.training.context import SingleProcess
+from braidrec.training.partition import RowPartition
+from braidrec.training.sharded_table import ShardedTable
+from braidrec.training.table_factory import TablesChoice, choose_tables, tables_fact
 
 MIB = 2**20
 SPECS = {"id": TableSpec(width=64, std=0.1), "item": TableSpec(width=16, std=0.1, side="items")}
@@ -37,3 +41,15 @@ def test_one_worker_and_explicit_wishes() -> None:
     assert choose(wanted="sharded", world_size=1) == TablesChoice(
         "sharded", "as configured; a whole copy is 4.2 MiB with sgd's state, of 1024.0 GiB"
     )
+
+
+def test_what_is_said_at_the_start() -> None:
+    table = ShardedTable(
+        RowPartition(starts=(0, 300), num_rows=1024), SingleProcess(), sparse=True,
+        initial=lambda held: torch.zeros(len(held), 256),
+    )  # fmt: skip
+    said = tables_fact(TablesChoice("sharded", "as configured"), {"id": table}, "bf16")
+    assert said == (
+        "sharded (as configured); 300 to 724 rows a worker, bf16 between workers; evaluation gathers 1.0 MiB on each"
+    )
+    assert tables_fact(TablesChoice("replicated", "one worker"), {}, "fp32") == "replicated (one worker)"
