@@ -135,7 +135,7 @@ class Disentangled(nn.Module):
 
 
 def in_parts(function: Callable[..., Tensor], tensors: Sequence[Tensor], size: int) -> list[Tensor]:
-    """Values of a function of `size` rows of the tensors at a time; unless all is one part, what comes in between is made
+    """Values of a function of `size` rows of the tensors at a time; of several parts, what comes in between is made
     again for gradients instead of being kept."""
     parts = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
     if len(tensors[0]) <= size or not torch.is_grad_enabled():
