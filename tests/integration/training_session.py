@@ -162,7 +162,7 @@ def shards(folder: Path, num_workers: int, *overrides: str) -> Report:
     """Deal the train split out as a training does; a task a rank keeps what two passes over its shard brought."""
     import ray
 
-    from braidrec.training.ray_runner import shard_config, train_shards
+    from braidrec.training.ray_shards import Shards
 
     @ray.remote(num_cpus=0)
     def consume(iterator: Any, target: str) -> None:
@@ -171,8 +171,8 @@ def shards(folder: Path, num_workers: int, *overrides: str) -> Report:
             np.savez(f"{target}-{lap}", arrived=sum(len(chunk["user"]) for chunk in chunks), **read_all(chunks))
 
     config = configured(folder, "prime", "unused", f"workers.num={num_workers}", "training.batch_size=600", *overrides)
-    datasets = {"train": train_shards(config, DatasetFolder.open(config.data.path))}
-    iterators = shard_config().configure(datasets, num_workers, None, None)
+    shards = Shards(config, DatasetFolder.open(config.data.path))
+    iterators = shards.configure({"train": None}, num_workers, None, None)
     targets = [str(folder / f"shard-{rank}-of-{num_workers}") for rank in range(num_workers)]
     ray.get([consume.remote(each["train"], target) for each, target in zip(iterators, targets, strict=True)])
     return {}

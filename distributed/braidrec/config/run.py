@@ -280,6 +280,11 @@ class WorkersConfig(Strict):
     """Who trains."""
 
     num: Annotated[int, Field(ge=0)] = Field(default=2, description="Ray Train workers; 0 trains in this process.")
+    least: Positive | None = Field(
+        default=None,
+        description="Workers with which the run goes on while nodes are lost, up to `num` again when they are back; "
+        "null: it waits for `num`.",
+    )
     cpus: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="CPUs reserved per worker; null: what the cluster has, less one for Ray Data."
     )
@@ -343,5 +348,10 @@ class RunConfig(Strict):
             raise ValueError(
                 f"training.batch_size={size} is not divisible by workers.num ({workers}): "
                 f"use {size - size % workers or workers} or {size - size % workers + workers}"
+            )
+        if self.workers.least is not None and self.workers.least > self.workers.num:
+            raise ValueError(
+                f"workers.least={self.workers.least} is more than workers.num ({self.workers.num}): these are the "
+                "fewest and the most workers"
             )
         return self

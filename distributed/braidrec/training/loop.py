@@ -58,7 +58,8 @@ class Loop:
     def __init__(self, config: RunConfig, parts: Parts, context: WorkerContext, run_folder: Location) -> None:
         self.config, self.parts, self.context, self.folder = config, parts, context, run_folder
         self.timer = PhaseTimer(context.device)
-        self.batch_rows = config.training.batch_size // context.world_size
+        # With fewer workers than configured, after the loss of a node, it need not divide evenly.
+        self.batch_rows = -(-config.training.batch_size // context.world_size)
         plan = ShardPlan(total_rows=parts.rows_per_epoch, world_size=context.world_size)
         self.steps_per_epoch = -(-plan.rows_per_rank // self.batch_rows)
         self.rows_per_epoch = plan.total_rows

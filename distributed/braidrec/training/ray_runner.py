@@ -11,12 +11,10 @@ from typing import Any
 
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
-from braidrec.data.delivery import PADDING_USER, ShardPlan
-from braidrec.data.folder import COLUMN_TYPES, DatasetFolder
+from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.display.quiet import quiet_ray
 from braidrec.errors import EndedEarly, RunError
-from braidrec.training.build import loss_columns
 from braidrec.training.environment import training_environment
 from braidrec.training.events import Event
 from braidrec.training.ray_start import start_ray
@@ -38,7 +36,8 @@ class Placement:
 def run_on_ray(
     config: RunConfig, folder: DatasetFolder, run_folder: Location, handle: Callable[[Event], None]
 ) -> LoopResult:
-    """Train on `config.workers.num` Ray Train workers; survives the death of workers.
+    """Train on `config.workers.num` Ray Train workers; survives the death of workers and, with `workers.least`, the
+    loss of nodes without which not all of them fit any more.
 
     Args:
         run_folder: of the run, reachable from every node.
@@ -198,33 +197,6 @@ class MailboxListener:
             self._handle(message)
 
 
-def train_shards(config: RunConfig, folder: DatasetFolder) -> Any:
-    """The train split as a Ray Data set whose rows divide evenly among the workers.
-
-    Ray's equal split would drop what is left over; rows of user −1 fill it up and are taken out on arrival.
-    """
-    import pyarrow as pa
-
-    columns = loss_columns(config)
-    padding = ShardPlan(total_rows=folder.num_rows("train"), world_size=config.workers.num).padding_rows
-    fill = {"user": PADDING_USER, "item": 0, "rating": 0.0, "weight": 0.0}
-    schema = pa.schema([(name, COLUMN_TYPES[name]) for name in columns])
-    rows = pa.table({name: [fill[name]] * padding for name in columns}, schema=schema)
-    return folder.ray_dataset("train", columns, extra=rows)
-
-
-def shard_config() -> Any:
-    """How Ray Train deals out `train_shards`: in the order of the rows, whichever node a worker is on."""
-    from ray.data import ExecutionOptions
-    from ray.train import DataConfig
-
-    return DataConfig(
-        datasets_to_split=["train"],
-        execution_options=ExecutionOptions(preserve_order=True),
-        enable_shard_locality=False,
-    )
-
-
 def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mailbox: Any) -> Any:
     import ray
     from ray.train import FailureConfig, ScalingConfig
@@ -232,11 +204,13 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
     from ray.train.torch import TorchConfig
 
     from braidrec.training.ray_entry import train_worker
+    from braidrec.training.ray_shards import Shards
     from braidrec.training.ray_trainer import StoppableTrainer
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     place = placement(config, [node["Resources"].get("CPU", 0.0) for node in nodes])
-    streams = config.training.order == "permutation"
+    streams, shards = config.training.order == "permutation", Shards(config, folder)
+    workers = config.workers
     return StoppableTrainer(
         train_worker,
         train_loop_config={
@@ -248,9 +222,9 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
             "name_controller": threading.current_thread() is not threading.main_thread(),
         },
         scaling_config=ScalingConfig(
-            num_workers=config.workers.num,
-            use_gpu=config.workers.gpu,
-            resources_per_worker={"CPU": place.cpus, **({"GPU": 1} if config.workers.gpu else {})},
+            num_workers=workers.num if workers.least is None else (workers.least, workers.num),
+            use_gpu=workers.gpu,
+            resources_per_worker={"CPU": place.cpus, **({"GPU": 1} if workers.gpu else {})},
         ),
         # A name of its own for every start: the run's own checkpoints decide where it continues, never Ray's.
         run_config=RayRunConfig(
@@ -263,8 +237,8 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
             backend=None if config.workers.backend == "auto" else config.workers.backend,
             timeout_s=config.workers.timeout_seconds,
         ),
-        datasets={"train": train_shards(config, folder)} if streams else {},
-        dataset_config=shard_config(),
+        datasets={"train": shards.whole} if streams else {},
+        dataset_config=shards,
     )
 
 

@@ -67,7 +67,7 @@ class RelationSet:
         """The views of an epoch.
 
         Args:
-            interactions: to be perturbed, in the integer type in which the views are wanted.
+            interactions: to be perturbed.
         """
         return {
             name: view(interactions, seed=seed_for(self.seed, f"view {name}", epoch), view=name.partition("~")[2])
