@@ -20,6 +20,7 @@ PREPARED = "model.modalities.transform={standardise: true, l2_norm: true}"
 # A training that never lacks an ID, or a modality, does not learn what to do without.
 LOST = "model.modalities.dropout=0.2"
 AS_LONG = "model.fusion.cold_length=match"
+TEXT = ("model.modalities.use=[text]", PREPARED)
 # Ranks by the cosine, to which length is nothing.
 SOFTMAX = "objective.loss.kind=in_batch_softmax"
 FUSED = ("lightgcn", ("model.modalities.use=['*']", PREPARED, LOST))
@@ -31,8 +32,9 @@ ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ID and content, LightGCN": (FUSED[0], (*FUSED[1], AS_LONG)),
     "ID and content, LightGCN, lengths kept": FUSED,
     "ID and item graph, LightGCN": ("lightgcn", (*FUSED[1], AS_LONG, "model.item_graph.neighbours=10")),
-    "content alone, softmax of cosines": (FUSED[0], (*FUSED[1], SOFTMAX, "model.fusion.use_id=false")),
-    "ID and content, softmax of cosines": (FUSED[0], (*FUSED[1], SOFTMAX)),
+    "ID and text, LightGCN": ("lightgcn", (*TEXT, AS_LONG)),
+    "ID and text, softmax of cosines": ("lightgcn", (*TEXT, SOFTMAX)),
+    "text alone, softmax of cosines": ("lightgcn", (*TEXT, SOFTMAX, "model.fusion.use_id=false")),
     "FREEDOM": ("freedom", ("objective.regulariser=0.0001",)),
 }
 UNTRAINED = ("popularity", "itemknncbf")
