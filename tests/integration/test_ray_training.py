@@ -115,7 +115,7 @@ def test_what_only_one_rank_cannot_do_ends_the_others_too(training_session: Sess
     assert "prepare the data set again" in damaged["run_error"]
 
 
-@pytest.mark.parametrize("name", ["whole", "killed", "damaged", "died"])
+@pytest.mark.parametrize("name", ["whole", "killed", "killed_in_report", "killed_in_saving", "damaged", "died"])
 def test_nothing_of_a_run_stays_on_ray(training_session: Session, name: str) -> None:
     step = training_session.step(name)
     assert not step["workers_left"]

@@ -1,4 +1,5 @@
-"""A training worker killed with SIGKILL in mid-epoch: the run goes on by itself and ends as if nothing had happened.
+"""Training workers killed with SIGKILL: the run goes on by itself and ends as if nothing had happened. One dies in
+mid-epoch, one while the end of an epoch is reported, and all while a checkpoint is being written.
 
 `pytest -s` shows how long it took. The run streams its data anew each epoch, so that Ray Data has to start again too.
 """
@@ -8,27 +9,30 @@ from collections.abc import Callable
 
 import pytest
 from finished_session import SESSION_SECONDS, Session
-from training_session import EPOCHS
+from training_session import EPOCHS, KILLED_AFTER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SESSION_SECONDS + 60)]
 
 
+@pytest.mark.parametrize("name", ["killed", "killed_in_report", "killed_in_saving"])
 def test_every_number_is_that_of_an_undisturbed_run(
-    training_session: Session, record_property: Callable[[str, object], None]
+    training_session: Session, record_property: Callable[[str, object], None], name: str
 ) -> None:
-    killed = training_session.step("killed")
+    killed = training_session.step(name)
     assert killed["starts"] == 2, "the worker was killed too late or not at all"
     # A worker that dies between the end of an epoch and its checkpoint leaves the epoch to be reported again.
     assert list(dict.fromkeys(killed["ends"])) == list(range(1, EPOCHS + 1))
+    assert len(killed["ends"]) <= EPOCHS + 1
+    assert name != "killed_in_report" or killed["ends"].count(KILLED_AFTER) == 2
     seconds = killed["recovery_seconds"]
     record_property("recovery_seconds", seconds)
-    print(f"\nfrom the death of a worker to the end of the epoch in which it died: {seconds:.1f} s")
+    print(f"\n{name}: from the death to the end of the next epoch: {seconds:.1f} s")
     assert re.search(r"continuing after epoch [1-9]", training_session.output)
     whole = training_session.epochs("whole")
     assert len(whole) == EPOCHS
     assert "train/loss" in whole[0]
-    assert training_session.epochs("killed") == whole
-    assert training_session.result("killed") == training_session.result("whole")
+    assert training_session.epochs(name) == whole
+    assert training_session.result(name) == training_session.result("whole")
 
 
 def test_mlflow_has_each_epoch_once(training_session: Session) -> None:

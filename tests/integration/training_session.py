@@ -70,10 +70,16 @@ def checkpoint_after(run: Path, epoch: int) -> Path:
 
 
 class KillWorker:
-    """Kills one training worker in the middle of an epoch, and measures how long the run takes to get over it."""
+    """Kills training workers, and measures how long the run takes to get over it.
 
-    def __init__(self, run: Path, after: int) -> None:
-        self._run, self._after = run, after
+    Args:
+        after: the epoch after whose end they die,
+        moment: "epoch": one of them, a third into the next; "report": one, while the first of them waits for its report
+            to arrive; "saving": all, while that epoch's checkpoint is being written.
+    """
+
+    def __init__(self, run: Path, after: int, moment: str = "epoch") -> None:
+        self._run, self._after, self._moment = run, after, moment
         self._waiting = True
         self._killed_at: float | None = None
         self.recovery_seconds: float | None = None
@@ -81,16 +87,32 @@ class KillWorker:
     def __call__(self, event: EpochEnd) -> None:
         if self._waiting and event.epoch == self._after:
             self._waiting = False
-            threading.Thread(target=self._kill, args=(event.metrics["train/seconds"] / 3,), daemon=True).start()
+            if self._moment == "report":
+                self._kill(named(os.getpid(), WORKER)[:1])
+            elif self._moment == "saving":
+                threading.Thread(target=self._kill_while_saving, daemon=True).start()
+            else:
+                arguments = (event.metrics["train/seconds"] / 3,)
+                threading.Thread(target=self._kill_in_mid_epoch, args=arguments, daemon=True).start()
         elif self._killed_at is not None and self.recovery_seconds is None:
             self.recovery_seconds = time.monotonic() - self._killed_at
 
-    def _kill(self, seconds_into_the_epoch: float) -> None:
+    def _kill_in_mid_epoch(self, seconds_into_the_epoch: float) -> None:
         while not checkpoint_after(self._run, self._after).is_dir():
             time.sleep(0.005)
         time.sleep(seconds_into_the_epoch)
+        self._kill(named(os.getpid(), WORKER)[:1])
+
+    def _kill_while_saving(self) -> None:
+        workers, complete = named(os.getpid(), WORKER), checkpoint_after(self._run, self._after)
+        while not (list(self._run.glob("checkpoints/.saving-*")) or complete.is_dir()):
+            time.sleep(0.0005)
+        self._kill(workers)
+
+    def _kill(self, workers: list[Any]) -> None:
         self._killed_at = time.monotonic()
-        named(os.getpid(), WORKER)[0].kill()
+        for worker in workers:
+            worker.kill()
 
 
 def settings(folder: Path, data: str, name: str) -> list[str]:
@@ -124,9 +146,9 @@ def run(folder: Path, name: str, *overrides: str, data: str = "planted", watch: 
     return report
 
 
-def killed(folder: Path) -> Report:
-    kill = KillWorker(folder / "runs" / "killed", KILLED_AFTER)
-    return run(folder, "killed", *STREAMED, watch=Watch(kill)) | {"recovery_seconds": kill.recovery_seconds}
+def killed(folder: Path, name: str, moment: str) -> Report:
+    kill = KillWorker(folder / "runs" / name, KILLED_AFTER, moment)
+    return run(folder, name, *STREAMED, watch=Watch(kill)) | {"recovery_seconds": kill.recovery_seconds}
 
 
 def sharded(folder: Path) -> Report:
@@ -218,7 +240,9 @@ def main(folder: Path) -> None:
         "shards of 3": partial(shards, folder, 3),
         "whole": partial(run, folder, "whole", *STREAMED),
         "sharded": partial(sharded, folder),
-        "killed": partial(killed, folder),
+        "killed": partial(killed, folder, "killed", "epoch"),
+        "killed_in_report": partial(killed, folder, "killed_in_report", "report"),
+        "killed_in_saving": partial(killed, folder, "killed_in_saving", "saving"),
         "damaged": partial(damaged, folder),
         "died": partial(died_too_often, folder),
     }
