@@ -70,13 +70,11 @@ class ReplicatedTable(nn.Module):
         if self.weight.grad is not None or not arrived:
             self._reduce_densely(arrived, context)
             return
-        nodes = torch.cat([nodes for nodes, _ in arrived])
-        gradients = torch.cat([gradient for _, gradient in arrived])
+        nodes, gradients = arrived[0]
+        if len(arrived) > 1:  # one alone is not copied
+            nodes = torch.cat([nodes for nodes, _ in arrived])
+            gradients = torch.cat([gradient for _, gradient in arrived])
         if self.sparse:
-            # Rows reached through padding alone have a zero gradient. A row-wise Adam moves every row that it is given
-            # by its momentum, so it must not see them.
-            touched = (gradients.abs().amax(dim=-1) != 0).nonzero().squeeze(1)
-            nodes, gradients = nodes.index_select(0, touched), gradients.index_select(0, touched)
             self._set_sparse(context.all_gather_rows(nodes), context.all_gather_rows(gradients))
         elif self._rows_are_cheaper(len(nodes), context):
             self._add_densely([(context.all_gather_rows(nodes), context.all_gather_rows(gradients))])
@@ -98,10 +96,17 @@ class ReplicatedTable(nn.Module):
             self.weight.grad.index_add_(0, nodes, gradient)
 
     def _set_sparse(self, nodes: Tensor, gradients: Tensor) -> None:
-        size = self.weight.shape
-        self.weight.grad = torch.sparse_coo_tensor(
-            nodes.unsqueeze(0), gradients, size, check_invariants=False
-        ).coalesce()
+        # To put rows in order and add up those that are the same takes as long as all else; most batches have none.
+        distinct = self._are_distinct(nodes)
+        gradient = torch.sparse_coo_tensor(
+            nodes.unsqueeze(0), gradients, self.weight.shape, is_coalesced=distinct, check_invariants=False
+        )
+        self.weight.grad = gradient if distinct else gradient.coalesce()
+
+    def _are_distinct(self, nodes: Tensor) -> bool:
+        seen = torch.zeros(self.num_rows, dtype=torch.bool, device=nodes.device)
+        seen[nodes] = True
+        return int(seen.sum()) == len(nodes)
 
     def _rows_are_cheaper(self, num_rows: int, context: Collectives) -> bool:
         """Bytes that reach a rank: everybody's rows and ids, against twice the table for a ring all-reduce."""
