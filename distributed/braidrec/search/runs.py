@@ -21,7 +21,8 @@ from braidrec.search.space import Point, Space, lies_below, values_of, with_poin
 from braidrec.training.check import check_run
 from braidrec.training.driver import open_dataset, with_absolute_places
 from braidrec.training.features import modalities_of
-from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.model_factory import build_model
+from braidrec.training.surrounding import Surrounding
 
 NOT_SEARCHED = ("name", "seed", "storage", "cache", "data.path", "data.planted", "evaluation", "tracking", "workers")
 """Keys that belong to the sweep, or without which trials could not be compared."""

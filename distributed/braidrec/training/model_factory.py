@@ -1,10 +1,8 @@
 """The configured model as a module, without its tables."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from braidrec.config.load import ConfigError
@@ -22,9 +20,6 @@ from braidrec.config.model import (
 )
 from braidrec.config.systems.acf import ACFConfig
 from braidrec.config.systems.addvae import ADDVAEConfig
-from braidrec.graph.histories import Histories
-from braidrec.graph.relation import Relation
-from braidrec.graph.user_words import UserWords
 from braidrec.models.composed import ComposedRecommender
 from braidrec.models.contract import Recommender
 from braidrec.models.encoders.contract import Encoder
@@ -44,41 +39,11 @@ from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.strands import ItemStrands
 from braidrec.models.tasks.contract import Task
 from braidrec.models.user_features import UserFeatures
-from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.features import FILLED, policy_of
 from braidrec.training.relations import trained_on
+from braidrec.training.surrounding import Surrounding
 from braidrec.training.system_factory import build_system
 from braidrec.training.task_factory import build_tasks
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surrounding:
-    """What a model is built for.
-
-    Attributes:
-        dims: numbers per feature vector, by modality.
-        user_dims: the same of the users' modalities.
-        precision: number format inside the propagation while training.
-        gather: brings the rows of all ranks.
-        interactions: the train graph; None where a model is only looked at.
-        shapes: by modality, `(components, numbers)` of the items' vectors; one that is not named is one vector.
-        histories: the users' train items; None where a model is only looked at.
-        words: the users' words, of a model that wants them.
-    """
-
-    dims: Mapping[str, int]
-    user_dims: Mapping[str, int] = field(default_factory=dict)
-    precision: str = "fp32"
-    gather: Gather = own_rows
-    interactions: Relation | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    histories: Histories | None = None
-    words: UserWords | None = None
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """The format as torch has it; None: that of the embeddings."""
-        return torch.bfloat16 if self.precision == "bf16" else None
 
 
 def build_model(config: ModelConfig, surrounding: Surrounding) -> Recommender:

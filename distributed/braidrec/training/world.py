@@ -21,8 +21,8 @@ from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.context import Collectives
 from braidrec.training.environment import give_memory_back
 from braidrec.training.features import FeatureSet, load_features
-from braidrec.training.model_factory import Surrounding
 from braidrec.training.relations import RelationBuilder, RelationSet, keeps_modalities_apart, one_copy, views_of
+from braidrec.training.surrounding import Surrounding
 from braidrec.training.words import words_of_users
 
 

@@ -14,7 +14,8 @@ from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.models.composed import ComposedRecommender
 from braidrec.models.contract import Recommender
 from braidrec.models.fusion.fusion import Fusion
-from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.model_factory import build_model
+from braidrec.training.surrounding import Surrounding
 
 FEATURES = make_features()
 RELATIONS = make_relations(FEATURES)

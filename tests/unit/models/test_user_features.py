@@ -27,7 +27,8 @@ from braidrec.config.model import (
     UserModalitiesConfig,
 )
 from braidrec.models.composed import ComposedRecommender
-from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.model_factory import build_model
+from braidrec.training.surrounding import Surrounding
 
 AGE = torch.from_numpy(np.random.default_rng(5).normal(size=(NUM_USERS, 2)))
 HAS_AGE = torch.tensor([True] * (NUM_USERS - 1) + [False])

@@ -11,8 +11,9 @@ from braidrec.config.load import load_config
 from braidrec.config.run import RunConfig
 from braidrec.graph.relation import Relation
 from braidrec.models.composed import ComposedRecommender
-from braidrec.training.model_factory import Surrounding, build_model
+from braidrec.training.model_factory import build_model
 from braidrec.training.relations import RelationSet, views_of
+from braidrec.training.surrounding import Surrounding
 
 PRESETS = Path(__file__).parents[4] / "configs" / "models"
 DIM = 3
