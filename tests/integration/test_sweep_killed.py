@@ -241,7 +241,7 @@ def test_a_driver_that_is_asked_to_end_leaves_nothing_running_and_says_how_to_go
     assert left and all(course.at_the_stop[name]["role"] == "final" for name in left)
     assert {course.statuses_at_the_stop[name] for name in left} == {"KILLED"}
     assert "RUNNING" not in course.statuses_at_the_stop.values()
-    assert all(0 < course.at_the_stop[name]["epochs"] < 40 for name in left)
+    assert 0 < max(course.at_the_stop[name]["epochs"] for name in left) < 40, "how far they had come is written down"
 
 
 def test_the_finalists_that_were_left_go_on_and_the_search_is_not_repeated(course: Course) -> None:
