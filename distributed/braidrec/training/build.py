@@ -121,14 +121,8 @@ def build_parts(
         world.relations.fixed, device=context.device, kernel=_kernel(context.device, config.training.propagation.kernel)
     )
     ahead = _propagated_ahead(config, model, world, whole_graph)
-    chains = {
-        name: hop_specs(chain, (-1,) if branch.every_neighbour else config.training.propagation.fan_outs)
-        for name, branch in model.branches().items()
-        if (chain := branch.relations(training=True)) is not None
-    }
-    wanted = _choose(config, world.relations, chains, context, needs_negatives=objective.needs_negatives)
-    mode = _remembered("propagation", wanted.mode, run_folder, context)
-    choice = wanted if mode == wanted.mode else PropagationChoice(mode=mode, reason="as the run began")
+    chains = _chains(config, model)
+    choice = _choice(config, world, chains, context, run_folder, needs_negatives=objective.needs_negatives)
     sparse = _wants_sparse(config, choice, chains, model)
     placed = _place_tables(config, model, world, context, run_folder, sparse=sparse)
     tables = build_tables(
@@ -162,6 +156,30 @@ def build_parts(
             "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
         },
     )
+
+
+def _chains(config: RunConfig, model: Recommender) -> dict[str, tuple[HopSpec, ...]]:
+    """What training propagates over, by branch."""
+    return {
+        name: hop_specs(chain, (-1,) if branch.every_neighbour else config.training.propagation.fan_outs)
+        for name, branch in model.branches().items()
+        if (chain := branch.relations(training=True)) is not None
+    }
+
+
+def _choice(
+    config: RunConfig,
+    world: World,
+    chains: Mapping[str, tuple[HopSpec, ...]],
+    context: WorkerContext,
+    run_folder: RunFolder | None,
+    *,
+    needs_negatives: bool,
+) -> PropagationChoice:
+    """How training propagates: what is cheaper now, or what the run began with."""
+    wanted = _choose(config, world.relations, chains, context, needs_negatives=needs_negatives)
+    mode = _remembered("propagation", wanted.mode, run_folder, context)
+    return wanted if mode == wanted.mode else PropagationChoice(mode=mode, reason="as the run began")
 
 
 def _model(config: RunConfig, world: World, context: WorkerContext, gather: Gather) -> Recommender:

@@ -1,8 +1,6 @@
 """DRAGON."""
 
-from collections.abc import Mapping
-
-import torch
+from typing import Any
 
 from braidrec.models.systems.dual_graph import DualGraph
 
@@ -18,26 +16,7 @@ class Dragon(DualGraph):
     Args: as of `DualGraph`.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        initial_std: float,
-        dims: Mapping[str, int],
-        layers: int = 2,
-        user_layers: int = 1,
-        item_layers: int = 1,
-        dtype: torch.dtype | None = None,
-    ) -> None:
+    def __init__(self, *, item_layers: int = 1, **options: Any) -> None:
         if item_layers < 1:
             raise ValueError(f"item_layers={item_layers} must be at least 1")
-        super().__init__(
-            dim=dim,
-            initial_std=initial_std,
-            dims=dims,
-            layers=layers,
-            user_layers=user_layers,
-            item_layers=item_layers,
-            combination="concat",
-            dtype=dtype,
-        )
+        super().__init__(item_layers=item_layers, combination="concat", **options)

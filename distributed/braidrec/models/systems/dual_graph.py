@@ -58,11 +58,11 @@ class DualGraph(WithoutTerms, nn.Module):
         dim: int,
         initial_std: float,
         dims: Mapping[str, int],
-        layers: int,
-        user_layers: int,
+        layers: int = 2,
+        user_layers: int = 1,
         item_layers: int,
         combination: Combination,
-        dtype: torch.dtype | None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (

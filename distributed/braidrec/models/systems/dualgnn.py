@@ -1,8 +1,6 @@
 """DualGNN."""
 
-from collections.abc import Mapping
-
-import torch
+from typing import Any
 
 from braidrec.models.systems.dual_graph import DualGraph
 
@@ -17,23 +15,5 @@ class DualGNN(DualGraph):
     Args: as of `DualGraph`.
     """
 
-    def __init__(
-        self,
-        *,
-        dim: int,
-        initial_std: float,
-        dims: Mapping[str, int],
-        layers: int = 2,
-        user_layers: int = 1,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(
-            dim=dim,
-            initial_std=initial_std,
-            dims=dims,
-            layers=layers,
-            user_layers=user_layers,
-            item_layers=0,
-            combination="sum",
-            dtype=dtype,
-        )
+    def __init__(self, **options: Any) -> None:
+        super().__init__(item_layers=0, combination="sum", **options)
