@@ -250,9 +250,6 @@ class _Searcher(Searcher):  # type: ignore[misc]
     def save(self, checkpoint_path: str) -> None:
         """What is worth keeping is in the book."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a sweep is continued from its own records")
-
 
 class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     """The judge, over whom the budget has the last word."""
