@@ -117,12 +117,13 @@ class Adversary:
         Args:
             loss: scalar, this rank's part of L, computed from `watch.inputs`.
         """
-        reads = [read for name in sorted(watch.reads) for read in watch.reads[name]]
-        gradients = torch.autograd.grad(loss, [read.rows for read in reads], retain_graph=True, allow_unused=True)
-        of_reads = iter(gradients)
+        # As they are now: what a model makes again for gradients reads its rows again, in the middle of what follows.
+        reads = {name: tuple(watch.reads[name]) for name in sorted(watch.reads)}
+        rows = [read.rows for of_name in reads.values() for read in of_name]
+        of_reads = iter(torch.autograd.grad(loss, rows, retain_graph=True, allow_unused=True))
         found = {}
-        for name in sorted(watch.reads):
-            pairs = [(read, next(of_reads)) for read in watch.reads[name]]
+        for name, of_name in reads.items():
+            pairs = [(read, next(of_reads)) for read in of_name]
             found[name] = _towards(_summed(pairs, context), self.epsilon)
         return moved(watch.given, self.target, found)
 

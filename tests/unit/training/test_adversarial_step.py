@@ -13,6 +13,7 @@ from step_cases import halves
 from braidrec.config.load import ConfigError, load_config
 from braidrec.config.run import RunConfig
 from braidrec.data.storage import Location
+from braidrec.models import components
 from braidrec.models.strands import parameter_name
 from braidrec.training.adversary import Adversary, Perturbation, Read, _summed, _towards
 from braidrec.training.build import Parts
@@ -297,6 +298,23 @@ def test_systems_take_it(name: str, data: Path) -> None:
     assert first["adversarial"] > clean + 1e-4
     assert np.isfinite(list(second.values())).all()
     assert all(np.isfinite(value).all() for value in numbers(parts).values())
+
+
+def test_features_that_are_read_again_for_gradients_are_moved_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ACF goes through its items in blocks: in many as in one."""
+    config = config_of(data, adversarial=f"{{epsilon: {EPSILON}}}", preset=AMR.with_name("acf.yaml"))
+    found = []
+    for block in (components.PROJECTED_BYTES, 1):
+        monkeypatch.setattr(components, "PROJECTED_BYTES", block)
+        parts = build(config, LocalWorker(torch.device("cpu"), lambda event: None))
+        worker = LocalWorker(torch.device("cpu"), lambda event: None)
+        found.append((two_steps(config, parts, worker, data.parent, alike=True), numbers(parts)))
+    (whole, numbers_of_whole), (in_blocks, numbers_in_blocks) = found
+    assert whole[0]["adversarial"] > 0
+    for one, other in zip(whole, in_blocks, strict=True):
+        assert one == pytest.approx(other, rel=1e-6)
+    for name, value in numbers_of_whole.items():
+        np.testing.assert_allclose(numbers_in_blocks[name], value, rtol=1e-5, atol=1e-8, err_msg=name)
 
 
 def test_an_item_that_is_read_twice_and_on_two_ranks_is_moved_once() -> None:
