@@ -20,6 +20,7 @@ from braidrec.config.untrained import ItemKNNCBFConfig, PopularityConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
 from braidrec.training.features import modalities_of
+from braidrec.training.optimizers import ROWS_ONLY
 from braidrec.training.relations import relations_of
 from braidrec.training.system_factory import looks_at_modalities
 from braidrec.training.untrained import is_untrained
@@ -27,7 +28,7 @@ from braidrec.training.untrained import is_untrained
 _OF_TRAINING = {
     "data": ("delivery", "memory_limit_mb", "shuffle_buffer"),
     "evaluation": ("every", "patience", "watch_test"),
-    "workers": ("cpus", "gpu", "backend", "max_failures", "timeout_seconds"),
+    "workers": ("least", "cpus", "gpu", "backend", "max_failures", "timeout_seconds"),
 }
 """Keys beside those of `training` that say something of epochs, or of several workers."""
 
@@ -45,6 +46,7 @@ def check_run(config: RunConfig, folder: DatasetFolder) -> None:
         _check_untrained(config)
     else:
         _check_nothing_is_ignored(config)
+        _check_adversarial(config, folder)
     check_model(config, folder)
     rows = folder.num_rows("train")
     if rows == 0:
@@ -110,10 +112,11 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
     if model.hypergraph is not None:
         if not used:
             raise ConfigError("model.hypergraph is learned from features; name modalities in model.modalities.use")
-        if config.training.optimizer.kind == "sparse_adam":
+        kind = config.training.optimizer.kind
+        if kind in ROWS_ONLY:
             raise ConfigError(
-                "training.optimizer.kind=sparse_adam updates the rows of the batch, but model.hypergraph gives every "
-                "item's embedding a gradient: use adam"
+                f"training.optimizer.kind={kind} updates the rows of the batch, but model.hypergraph gives every "
+                f"item's embedding a gradient: use {ROWS_ONLY[kind]}"
             )
     if not used and not model.fusion.use_id:
         raise ConfigError("model.fusion.use_id=false: without modalities there is nothing but the ID")
@@ -233,7 +236,7 @@ def _check_item_graph_of_system(config: RunConfig) -> None:
         )
 
 
-def _check_adversarial(config: RunConfig) -> None:
+def _check_adversarial(config: RunConfig, folder: DatasetFolder) -> None:
     """What it moves must be there, and its epochs must come."""
     wanted = config.training.adversarial
     if wanted is None:
@@ -244,11 +247,11 @@ def _check_adversarial(config: RunConfig) -> None:
             f"training.epochs={config.training.epochs}: give an earlier one, or remove training.adversarial"
         )
     modalities = config.model.modalities
-    frozen = modalities.use == ("*",) or set(modalities.use) - set(modalities.trainable)
+    frozen = set(modalities_of(modalities, folder)) - set(modalities.trainable)
     if wanted.target == "features" and not frozen:
         raise ConfigError(
             "training.adversarial.target=features: the model looks at no frozen features; name modalities in "
-            "model.modalities.use, or use target=embeddings"
+            "model.modalities.use that are not in model.modalities.trainable, or use target=embeddings"
         )
 
 
@@ -335,15 +338,20 @@ def _check_nothing_is_ignored(config: RunConfig) -> None:
         )
     if config.evaluation.watch_test and not config.evaluation.test:
         raise ConfigError("evaluation.watch_test=true has no effect with evaluation.test=false: remove one of them")
-    if training.optimizer.kind == "sparse_adam" and training.propagation.mode == "full":
+    kind = training.optimizer.kind
+    if kind in ROWS_ONLY and training.propagation.mode == "full":
         raise ConfigError(
-            "training.optimizer.kind=sparse_adam updates the rows of the batch, but with full propagation every row "
-            "gets a gradient: use adam, or training.propagation.mode=sampled"
+            f"training.optimizer.kind={kind} updates the rows of the batch, but with full propagation every row gets "
+            f"a gradient: use {ROWS_ONLY[kind]}, or training.propagation.mode=sampled"
+        )
+    if training.wire != "fp32" and (training.tables == "replicated" or config.workers.num <= 1):
+        raise ConfigError(
+            f"training.wire={training.wire} has no effect: rows travel only where tables are sharded over several "
+            f"workers, here training.tables={training.tables} and workers.num={config.workers.num}; leave it at fp32"
         )
     if training.propagation.exclude_targets and training.propagation.mode == "full":
         raise ConfigError(
             "training.propagation.exclude_targets=true needs mode=sampled: the full graph is shared by all batches"
         )
-    _check_adversarial(config)
     if config.workers.backend == "nccl" and not config.workers.gpu:
         raise ConfigError("workers.backend=nccl is for GPUs: set workers.gpu=true, or backend=auto")

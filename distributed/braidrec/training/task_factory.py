@@ -55,7 +55,7 @@ from braidrec.training.relations import layers_of, view_name
 
 STRUCTURE_VIEWS = (EdgeDropoutConfig, NodeDropoutConfig, EdgeNoiseConfig, EdgeMaskConfig, LayerNoiseConfig)
 
-RESERVED = ("loss", "regulariser")
+RESERVED = ("loss", "regulariser", "adversarial")
 """Names of other summands of the loss."""
 
 

@@ -365,6 +365,11 @@ def test_tiny_slopes_have_a_direction_and_none_has_none() -> None:
             "{}",
             "no frozen features",
         ),
+        (
+            ("model.modalities.trainable=[image, text]", "model.modalities.use=['*']"),
+            "{}",
+            "no frozen features",
+        ),
         (("training.epochs=5",), "{start_epoch: 6}", "start_epoch=6 comes after the last epoch, training.epochs=5"),
     ],
 )

@@ -12,6 +12,7 @@ from braidrec.config.load import ConfigError
 from braidrec.data.delivery import MemoryDelivery, Rows
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
+from braidrec.data.planted import generate_planted
 from braidrec.errors import DivergedError, RunError
 from braidrec.training.build import build_parts
 from braidrec.training.check import check_run
@@ -44,6 +45,8 @@ def test_what_fits_is_not_refused(tmp_path: Path) -> None:
         ["objective.loss.kind=rating_mse", "evaluation.monitor=rmse"],
         ["evaluation.auc=true", "evaluation.monitor=auc"],
         ["evaluation.at=[7]", "evaluation.monitor=hit_rate@7"],
+        ["training.wire=bf16", "workers.num=2"],
+        ["training.wire=bf16", "workers.num=2", "training.tables=sharded"],
     ):
         check_run(run_config(tmp_path / "data", tmp_path, *overrides), data)
 
@@ -128,15 +131,35 @@ def build(tmp_path: Path, data: DatasetFolder, *overrides: str) -> object:
     return build_parts(run_config(tmp_path / "data", tmp_path, *overrides), data, worker)
 
 
-def test_sparse_adam_wants_sampled_propagation(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "instead"), [("sparse_adam", "adam"), ("row_adagrad", "adagrad")])
+def test_optimizers_of_rows_want_sampled_propagation(tmp_path: Path, kind: str, instead: str) -> None:
     data = folder(tmp_path)
-    sparse = "training.optimizer.kind=sparse_adam"
-    wanted = r"sparse_adam .* use adam, or training.propagation.mode=sampled"
+    sparse = f"training.optimizer.kind={kind}"
+    wanted = rf"{kind} .* use {instead}, or training.propagation.mode=sampled"
     assert re.search(wanted, refusal(tmp_path, data, sparse, "training.propagation.mode=full"))
     with pytest.raises(ConfigError, match=wanted):
         build(tmp_path, data, sparse)  # where full is what auto comes to
     build(tmp_path, data, sparse, "training.propagation.mode=sampled")
     build(tmp_path, data, sparse, "model.encoder.kind=mf")
+
+
+@pytest.mark.parametrize(("kind", "instead"), [("sparse_adam", "adam"), ("row_adagrad", "adagrad")])
+def test_optimizers_of_rows_and_a_hypergraph(tmp_path: Path, kind: str, instead: str) -> None:
+    generate_planted(str(tmp_path / "data"), num_users=20, num_items=15, num_interactions=150, num_topics=3)
+    message = refusal(
+        tmp_path, DatasetFolder.open(str(tmp_path / "data")), f"training.optimizer.kind={kind}",
+        "training.propagation.mode=sampled", "model.modalities.use=['*']", "model.hypergraph={}",
+    )  # fmt: skip
+    assert f"kind={kind} updates the rows of the batch, but model.hypergraph" in message
+    assert message.endswith(f"use {instead}")
+
+
+def test_a_task_called_as_another_summand(tmp_path: Path) -> None:
+    data = folder(tmp_path)
+    for name in ("loss", "regulariser", "adversarial"):
+        with pytest.raises(ConfigError, match=rf"model.self_supervision.{name}: name a task"):
+            build(tmp_path, data, f"model.self_supervision.{name}={{kind: edge_prediction}}")
+    build(tmp_path, data, "model.self_supervision.other={kind: edge_prediction}")
 
 
 def test_targets_are_excluded_from_samples_only(tmp_path: Path) -> None:
@@ -173,6 +196,9 @@ IGNORED = [
     (("model.encoder.kind=mf", "training.propagation.mode=sampled"), "kind=mf does not propagate"),
     (("objective.loss.kind=rating_mse", "objective.negatives.per_positive=2"), "uses no negatives"),
     (("workers.backend=nccl",), "nccl is for GPUs"),
+    (("training.wire=bf16",), "wire=bf16 has no effect: .* workers.num=0"),
+    (("training.wire=bf16", "training.tables=sharded", "workers.num=1"), "wire=bf16 has no effect: .* workers.num=1"),
+    (("training.wire=bf16", "training.tables=replicated", "workers.num=2"), "no effect: .* training.tables=replicated"),
 ]
 
 

@@ -159,6 +159,7 @@ def test_it_is_a_tracked_run(data: Path, tmp_path: Path) -> None:
         ("item_knn", ("evaluation.patience=3",), r"evaluation\.patience has no effect"),
         ("item_knn", ("data.delivery=stream",), r"data\.delivery has no effect"),
         ("popularity", ("workers.gpu=true",), r"workers\.gpu has no effect"),
+        ("popularity", ("workers.num=2", "workers.least=1"), r"workers\.least has no effect"),
         ("item_knn", ("objective.loss.kind=hinge",), "objective has no effect"),
         ("item_knn", ("tracking.registered_model=knn",), "no vectors to register"),
         ("itemknncbf", ("model.modalities.missing=zeros",), r"model\.modalities"),
