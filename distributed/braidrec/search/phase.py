@@ -65,17 +65,10 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class _Running:
-    """A training that Tune has begun: its record, when it would have begun were it of one piece, and its end."""
+    """A training that Tune has begun: its record, and when it would have begun were it of one piece."""
 
     record: TrialRecord
     start: float
-    epochs: int
-    patience: int | None
-
-    def is_at_its_end(self) -> bool:
-        """Whether the validation seen last was its last one. (`curve` holds the best so far, which repeats itself.)"""
-        stale = sum(value == self.record.score for _, value in self.record.curve) - 1
-        return self.record.epochs >= self.epochs or (self.patience is not None and stale >= self.patience)
 
 
 class Phase:
@@ -143,9 +136,7 @@ class Phase:
         if found is None:
             return None
         record, task = found
-        self._by_trial[trial_id] = _Running(
-            record=record, start=self._clock() - record.seconds, epochs=task.epochs, patience=task.patience
-        )
+        self._by_trial[trial_id] = _Running(record=record, start=self._clock() - record.seconds)
         return task.to_plain()
 
     def _taken(self) -> tuple[TrialRecord, Task] | None:
@@ -171,10 +162,6 @@ class Phase:
         self.source.saw(running.record)
         if self._clock() - self._saved >= SECONDS_BETWEEN_SAVES:
             self._save()
-
-    def is_at_its_end(self, trial_id: str) -> bool:
-        """Whether a trial has no epoch left: whatever the judge or the budget says, it ends by itself, as finished."""
-        return self._by_trial[trial_id].is_at_its_end()
 
     def is_over(self) -> str | None:
         """Why running trials should end now, if they should."""
@@ -276,7 +263,7 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
             decision = self._judge.on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.STOP:
             self._condemned.add(trial.trial_id)
-        if self._phase.is_at_its_end(trial.trial_id):
+        if result["last"]:  # whatever the judge or the budget says, it ends by itself, as finished
             return str(TrialScheduler.CONTINUE)
         return str(TrialScheduler.STOP if self._phase.is_over() is not None else decision)
 

@@ -11,7 +11,6 @@ are verified when they are read and hold no pickles.
 
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -23,11 +22,11 @@ from braidrec.config.run import RunConfig
 from braidrec.data.errors import DatasetError
 from braidrec.data.storage import Location
 from braidrec.errors import EndedEarly, RunError
+from braidrec.tracking.naming import first_line
 from braidrec.training.driver import train
 from braidrec.training.events import EpochEnd, Event
 from braidrec.training.lease import HEARTBEAT_SECONDS, LEASE_SECONDS, Lease
 from braidrec.training.listeners import MetricsFile
-from braidrec.training.run_folder import RunFolder
 
 SECONDS_FOR_A_LEASE = LEASE_SECONDS + 2 * HEARTBEAT_SECONDS
 """How long a run is waited for that a process holds which is being ended, such as that of a killed driver. Where no
@@ -55,23 +54,16 @@ class Task:
     tags: dict[str, str]
     tested: bool
 
-    @property
-    def epochs(self) -> int:
-        """Of the whole training."""
-        return int(self.config["training"]["epochs"])
-
-    @property
-    def patience(self) -> int | None:
-        """Validations without a better one after which the training ends by itself."""
-        found: int | None = self.config["evaluation"]["patience"]
-        return found
-
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class TrialProcess(tune.Trainable):  # type: ignore[misc]
-    """Ray Tune's view of a training. A result is a validation: {"epoch", "score"}, `score` being the best so far."""
+    """Ray Tune's view of a training. A result is a validation: {"epoch", "score", "last"}.
+
+    `score` is the best so far of the epochs that may be chosen, and the newest before there is one; `last` says whether
+    the training ends with this epoch.
+    """
 
     _training: "Training"
 
@@ -100,6 +92,7 @@ class Training:
         self._go = threading.Semaphore(0)
         self._ended = False
         self._best: float | None = None
+        self._best_counts = False
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
         self._thread.start()
 
@@ -117,18 +110,19 @@ class Training:
     def handle(self, event: Event) -> None:
         """Hand over what a validation found. (A listener of the training.)"""
         if isinstance(event, EpochEnd):
-            self._hand_over(event.epoch, event.metrics)
+            self._hand_over(event)
 
-    def _hand_over(self, epoch: int, metrics: Mapping[str, float]) -> None:
-        value = metrics.get(f"valid/{self._task.metric}")
+    def _hand_over(self, end: EpochEnd) -> None:
+        value = end.metrics.get(f"valid/{self._task.metric}")
         if value is None:
             return
-        if self._best is None or self._task.sign * value > self._task.sign * self._best:
-            self._best = value
-        self._results.put({"epoch": epoch, "score": self._best})
+        sign, better_than = self._task.sign, self._best if self._best_counts and end.counts else None
+        if better_than is None or sign * value > sign * better_than:
+            self._best, self._best_counts = value, end.counts
+        self._results.put({"epoch": end.epoch, "score": self._best, "last": end.last})
         self._go.acquire()
         if self._ended:
-            raise EndedEarly(f"ended by the search after epoch {epoch}")
+            raise EndedEarly(f"ended by the search after epoch {end.epoch}")
 
     def _run(self) -> None:
         started = time.monotonic()
@@ -142,8 +136,7 @@ class Training:
         except (ConfigError, DatasetError, RunError) as error:
             outcome = {"failure": str(error)[:_LONGEST_REASON]}
         except BaseException as error:  # whatever a trial dies of, `next` waits for a result, and the sweep goes on
-            first_line = (str(error).strip() or "no message").splitlines()[0]
-            outcome = {"failure": f"{type(error).__name__}: {first_line}"[:_LONGEST_REASON]}
+            outcome = {"failure": f"{type(error).__name__}: {first_line(error)}"[:_LONGEST_REASON]}
         self._results.put({**outcome, "seconds": time.monotonic() - started, "done": True})
 
     def _train(self) -> dict[str, Any]:
@@ -151,8 +144,8 @@ class Training:
         location = Location.of(config.storage).child(self._task.name)
         known = location.child("config.yaml").is_file()
         if known:
-            for epoch, metrics in MetricsFile(location.child("metrics.jsonl")).history():
-                self._hand_over(epoch, metrics)
+            for end in MetricsFile(location.child("metrics.jsonl")).history():
+                self._hand_over(end)
         self._wait_for_lease(location)
         result = train(config, resume=self._task.name if known else None, listeners=(self,), tags=self._task.tags)
         found: dict[str, Any] = {
@@ -169,7 +162,7 @@ class Training:
         deadline = time.monotonic() + SECONDS_FOR_A_LEASE
         while True:
             try:
-                with Lease(RunFolder(location).location):
+                with Lease(location):
                     return
             except ConfigError:
                 if time.monotonic() > deadline:

@@ -127,7 +127,7 @@ def _run(
     everyone = FanOut([metrics_file, seconds, display, *tracked.listeners, *listeners])
     run_folder.location.child("result.json").remove()  # a run that goes on has none until it ends again
     try:
-        tracked.start(folder, metrics_file.history())
+        tracked.start(folder, [(end.epoch, end.metrics) for end in metrics_file.history()])
         with signals.told_apart(), display:
             outcome = _loop(config, folder, run_folder, everyone)
         result = _result(folder, run_folder, outcome, tracked, seconds)

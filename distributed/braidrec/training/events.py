@@ -31,11 +31,20 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochEnd:
-    """One epoch is over. Metrics are flat: "train/loss", "valid/recall@20", "seconds/sampling", …"""
+    """One epoch is over.
+
+    Attributes:
+        metrics: flat: "train/loss", "valid/recall@20", "seconds/sampling", …
+        best: whether it is the best one so far.
+        counts: whether it may be chosen; not before the adversary comes, where one is wanted.
+        last: whether the training ends with it, for its epochs or its patience are at their end.
+    """
 
     epoch: int
     metrics: Mapping[str, float]
     best: bool = False
+    counts: bool = True
+    last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

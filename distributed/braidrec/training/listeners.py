@@ -3,7 +3,8 @@
 import json
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 from braidrec.data.storage import Location
 from braidrec.training.events import EpochEnd, Event, Listener, Started
@@ -23,17 +24,16 @@ class MetricsFile:
             for line in location.read_bytes().decode().splitlines():
                 self._lines[int(json.loads(line)["epoch"])] = line
 
-    def history(self) -> list[tuple[int, Mapping[str, float]]]:
-        """(epoch, metrics) of all lines, ascending."""
-        parsed = [json.loads(line) for _, line in sorted(self._lines.items())]
-        return [(line["epoch"], line["metrics"]) for line in parsed]
+    def history(self) -> list[EpochEnd]:
+        """What all lines were written for, ascending, without the metrics that are undefined."""
+        return [EpochEnd(**json.loads(line)) for _, line in sorted(self._lines.items())]
 
     def handle(self, event: Event) -> None:
         if isinstance(event, Started):
             self._lines = {epoch: line for epoch, line in self._lines.items() if epoch < event.first_epoch}
         elif isinstance(event, EpochEnd):
             finite = {name: value for name, value in event.metrics.items() if math.isfinite(value)}
-            self._lines[event.epoch] = json.dumps({"epoch": event.epoch, "best": event.best, "metrics": finite})
+            self._lines[event.epoch] = json.dumps(asdict(replace(event, metrics=finite)))
             self._location.write_bytes("".join(f"{line}\n" for _, line in sorted(self._lines.items())).encode())
 
 

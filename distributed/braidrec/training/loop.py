@@ -101,9 +101,10 @@ class Loop:
         seconds = self.timer.take()
         metrics |= {f"seconds/{phase}": value for phase, value in seconds.items()}
         metrics |= self._peak_memory()
-        # Said before it is saved: who dies in between says it twice, which listeners expect, and never not at all.
-        self.context.emit(EpochEnd(epoch=epoch, metrics=metrics, best=improved))
         last = epoch == self.config.training.epochs or self._out_of_patience()
+        counts = not self._is_preparation(epoch)
+        # Said before it is saved: who dies in between says it twice, which listeners expect, and never not at all.
+        self.context.emit(EpochEnd(epoch=epoch, metrics=metrics, best=improved, counts=counts, last=last))
         if improved or last or epoch % self.config.training.checkpoint_every == 0:
             with self.timer.phase("checkpoint"):  # counted to the next epoch
                 self.saved.save(self.state)

@@ -56,7 +56,7 @@ def run_untrained(config: RunConfig, folder: DatasetFolder, context: WorkerConte
         run_folder.child("per_user").remove()  # by an earlier start
         results["test"].write_per_user(run_folder.child("per_user/test/part-00000.parquet"))
     metrics = {f"{split}/{name}": value for split, done in results.items() for name, value in done.metrics.items()}
-    context.emit(EpochEnd(epoch=ONLY_EPOCH, metrics=metrics, best=True))
+    context.emit(EpochEnd(epoch=ONLY_EPOCH, metrics=metrics, best=True, last=True))
     context.emit(Finished(best_epoch=ONLY_EPOCH, epochs_run=ONLY_EPOCH, metrics=metrics))
     user, items = example_of(ranker, folder, world.interactions)
     return LoopResult(

@@ -20,9 +20,12 @@ from braidrec.search.winner import candidates_of
 LIMITS = Limits(share=Share(concurrency=1, resources={"CPU": 1.0}, workers=WorkersConfig(num=0)), worker_failures=2)
 
 
-def task(name: str, epochs: int = 10, patience: int | None = 3) -> Task:
-    config = {"training": {"epochs": epochs}, "evaluation": {"patience": patience}}
-    return Task(name=name, config=config, metric="recall@20", sign=1, tags={}, tested=False)
+def task(name: str) -> Task:
+    return Task(name=name, config={}, metric="recall@20", sign=1, tags={}, tested=False)
+
+
+def validation(epoch: int, score: float, *, last: bool = False) -> dict[str, Any]:
+    return {"epoch": epoch, "score": score, "last": last}
 
 
 class Source:
@@ -120,9 +123,9 @@ def test_states_and_reasons(phase: Phase, source: Source, tmp_path: Path) -> Non
 def test_a_budget_that_is_used_up_ends_what_runs_and_begins_nothing(phase: Phase, source: Source) -> None:
     scheduler = _Scheduler(phase)
     phase.next_task("a")
-    assert scheduler.on_trial_result(None, Trial("a"), {"epoch": 1, "score": 0.1}) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, Trial("a"), validation(1, 0.1)) == TrialScheduler.CONTINUE
     source.used_up = "budget.epochs=2 is used up"
-    assert scheduler.on_trial_result(None, Trial("a"), {"epoch": 2, "score": 0.2}) == TrialScheduler.STOP
+    assert scheduler.on_trial_result(None, Trial("a"), validation(2, 0.2)) == TrialScheduler.STOP
     assert phase.next_task("b") is None
     phase.ended("a", {"epoch": 2, "score": 0.2})
     assert phase.book.records[0].reason == "budget.epochs=2 is used up"
@@ -134,34 +137,25 @@ def test_a_common_fault_ends_what_runs_and_the_phase(phase: Phase, source: Sourc
     source.fault = "the first 3 trials failed in the same way: loss=nan"
     phase.ended("a", {"failure": "loss=nan"})
     assert phase.hopeless == source.fault and phase.next_task("c") is None
-    assert _Scheduler(phase).on_trial_result(None, Trial("b"), {"epoch": 1, "score": 0.1}) == TrialScheduler.STOP
+    assert _Scheduler(phase).on_trial_result(None, Trial("b"), validation(1, 0.1)) == TrialScheduler.STOP
 
 
-@pytest.mark.parametrize(
-    ("epochs", "patience", "curve"),
-    [(4, None, [0.1, 0.2, 0.3, 0.4]), (9, 2, [0.1, 0.3, 0.2, 0.1])],
-    ids=["epochs", "patience"],
-)
-def test_at_its_last_epoch_a_trial_ends_by_itself_whatever_budget_or_judge_say(
-    phase: Phase, source: Source, epochs: int, patience: int | None, curve: list[float]
-) -> None:
+def test_at_its_last_epoch_a_trial_ends_by_itself_whatever_budget_or_judge_say(phase: Phase, source: Source) -> None:
     """Stopped there it would have no final score of its own and could not become a finalist."""
     judge = Stopper()
-    source.task_of = lambda name: task(name, epochs, patience)
     phase.judge = judge
     scheduler = _Scheduler(phase)
     phase.next_task("a")
     source.used_up = "budget.epochs=4 is used up"
-    best = [max(curve[: end + 1]) for end in range(4)]
     decisions = [
-        scheduler.on_trial_result(None, Trial("a"), {"epoch": epoch, "score": score})
-        for epoch, score in enumerate(best, start=1)
+        scheduler.on_trial_result(None, Trial("a"), validation(epoch, epoch / 10, last=epoch == 4))
+        for epoch in range(1, 5)
     ]
     assert decisions == [TrialScheduler.STOP] * 3 + [TrialScheduler.CONTINUE]
     # Its process dies there and hands the validation over again; a judge that has said STOP is not asked twice.
-    assert scheduler.on_trial_result(None, Trial("a"), {"epoch": 4, "score": best[-1]}) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, Trial("a"), validation(4, 0.4, last=True)) == TrialScheduler.CONTINUE
     assert judge.asked == 1
-    phase.ended("a", {"epoch": 4, "score": best[-1], "finished": True})
+    phase.ended("a", {"epoch": 4, "score": 0.4, "finished": True})
     assert phase.book.ranked(1) == phase.book.records and not phase.book.records[0].cut
 
 

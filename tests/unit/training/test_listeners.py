@@ -26,10 +26,10 @@ def test_one_line_an_epoch(tmp_path: Path) -> None:
     for event in (started(1), epoch(1, 0.5), epoch(2, 0.25, **{"valid/auc": float("nan"), "valid/rmse": float("inf")})):
         metrics.handle(event)
     assert lines(tmp_path / "run" / "metrics.jsonl") == [
-        {"epoch": 1, "best": False, "metrics": {"train/loss": 0.5}},
-        {"epoch": 2, "best": True, "metrics": {"train/loss": 0.25}},
+        {"epoch": 1, "metrics": {"train/loss": 0.5}, "best": False, "counts": True, "last": False},
+        {"epoch": 2, "metrics": {"train/loss": 0.25}, "best": True, "counts": True, "last": False},
     ]
-    assert metrics.history() == [(1, {"train/loss": 0.5}), (2, {"train/loss": 0.25})]
+    assert metrics.history() == [epoch(1, 0.5), epoch(2, 0.25)]
 
 
 def test_epochs_that_are_run_again_are_replaced(tmp_path: Path) -> None:
@@ -38,9 +38,9 @@ def test_epochs_that_are_run_again_are_replaced(tmp_path: Path) -> None:
     for number in range(1, 12):
         first.handle(epoch(number, float(number)))
     resumed = MetricsFile(Location.of(file))
-    assert [number for number, _ in resumed.history()] == list(range(1, 12))
+    assert [end.epoch for end in resumed.history()] == list(range(1, 12))
     resumed.handle(started(9))
-    assert [number for number, _ in resumed.history()] == list(range(1, 9))
+    assert [end.epoch for end in resumed.history()] == list(range(1, 9))
     resumed.handle(epoch(9, -1.0))
     assert [(line["epoch"], line["metrics"]["train/loss"]) for line in lines(file)[-2:]] == [(8, 8.0), (9, -1.0)]
 
