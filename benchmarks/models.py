@@ -84,6 +84,7 @@ def main() -> None:
     )
     shared = _shared(arguments)
     found = {name: runs for name in arguments.models if (runs := _runs(pieces, name, shared, arguments))}
+    pieces.only_stored = not arguments.measure
     found = {name: _measured(pieces, name, runs, arguments) for name, runs in found.items()}
     missing = [NAMES[name] for name in arguments.models if name not in found]
     text = _page(pieces.name, found, missing, arguments)
@@ -156,11 +157,11 @@ def _measured(
         return runs
     course = (f"training.epochs={MEASURED_EPOCHS}", f"evaluation.every={MEASURED_EPOCHS}", "evaluation.slices=false")
     training = Training(preset=name, settings=runs[0]["given"], shared=course, seed=arguments.seeds[0])
-    pieces.only_stored = not arguments.measure
     quiet = pieces.result(training)
     if quiet is None:
         return runs
-    return [{**run, **{key: quiet[key] for key in ("seconds_per_epoch", "peak_memory_mb")}} for run in runs]
+    figures = {key: quiet[key] for key in ("seconds_per_epoch", "peak_memory_mb")}
+    return [{**run, **figures, "measured": True} for run in runs]
 
 
 def _untrained(pieces: Pieces, name: str) -> dict[str, Any]:
@@ -207,7 +208,8 @@ def _preamble(arguments: argparse.Namespace) -> str:
         "and one seed. **At most "
         f"{arguments.epochs} epochs**, a validation every {arguments.every}, stopped after {arguments.patience} "
         f"without a gain, {rate}: where 1,000 epochs are published, slow learners are cut short. Seconds are of one "
-        "epoch without validation; memory is the process's peak, libraries (about 400 MiB) included."
+        "epoch without validation, measured alone (`--measure`) but for those with a ~, whose trainings shared the "
+        "machine with others; memory is the process's peak, libraries (about 400 MiB) included."
     )
 
 
@@ -223,7 +225,8 @@ def _table(found: dict[str, list[dict[str, Any]]], split: str, published: dict[s
         elif "best_epoch" in runs[0]:
             line.append(mean_and_spread(runs, WATCHED))
             line.append(", ".join(str(run["best_epoch"]) for run in runs))
-            line.append(f"{min(run['seconds_per_epoch'] for run in runs):.2f}")  # the least disturbed one
+            least = f"{min(run['seconds_per_epoch'] for run in runs):.2f}"  # the least disturbed one
+            line.append(least if "measured" in runs[0] else f"~{least}")
             line.append(f"{max(run['peak_memory_mb'] for run in runs):,.0f}")
         else:
             line += [mean_and_spread(runs, WATCHED), "", "", ""]

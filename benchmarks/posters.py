@@ -52,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from braidrec.training.environment import restart_with_training_environment
 
-    restart_with_training_environment(None)
+    restart_with_training_environment(arguments.threads)
     raw, work = Path(arguments.data).resolve(), work_folder(arguments.work)
     results: dict[str, Any] = {arm: {} for arm in ARMS}
     coverage: dict[str, Any] = {}

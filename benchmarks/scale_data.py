@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from braidrec.data.description import ProtocolDescription
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.writer import DatasetWriter, part_name
+from braidrec.distinct import distinct
 
 USER_EXPONENT, ITEM_EXPONENT = 0.5, 0.7
 PART_ROWS = 2_000_000
@@ -65,16 +66,10 @@ def _pairs(random: np.random.Generator, rows: int, users: int, items: int) -> pa
         if missing <= 0:
             break
         drawn = _ranks(random, missing, users, USER_EXPONENT) * items + _ranks(random, missing, items, ITEM_EXPONENT)
-        found = _distinct(np.concatenate([found, drawn]))
+        found = distinct(np.concatenate([found, drawn]))
     random.shuffle(found)
     columns = {"user": (found // items).astype(np.int32), "item": (found % items).astype(np.int32)}
     return pa.table(columns)
-
-
-def _distinct(values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """In ascending order, by sorting: `np.unique` of NumPy 2.4 hashes integers, which took 40 times as long here."""
-    values.sort()
-    return values[np.concatenate([[True], values[1:] != values[:-1]])]
 
 
 def _ranks(random: np.random.Generator, size: int, count: int, exponent: float) -> NDArray[np.int64]:

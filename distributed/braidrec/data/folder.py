@@ -23,6 +23,7 @@ from braidrec.data.description import (
     features_folder,
 )
 from braidrec.data.errors import DatasetError
+from braidrec.data.ragged import fits, padded
 from braidrec.data.storage import Location, read_parquet, read_parquet_batches
 
 UNFINISHED_FILE = "UNFINISHED"
@@ -180,9 +181,14 @@ class DatasetFolder:
         flat = vectors.flatten().to_numpy(zero_copy_only=False)
         if described.ragged:
             lengths = pc.list_value_length(vectors).to_numpy(zero_copy_only=False)
-            padded = np.zeros((len(items), described.dim), described.dtype)
-            padded[np.arange(described.dim) < lengths[:, None]] = flat
-            flat = padded
+            bad = np.flatnonzero(~fits(lengths, described.shape))
+            if len(bad):
+                most, one = described.shape
+                raise DatasetError(
+                    f"{self.path}/{features_folder(side, modality)}: {side} {items[bad[0]]} has {lengths[bad[0]]} "
+                    f"numbers; wanted one to {most} components of {one} each: {PREPARE_AGAIN}"
+                )
+            flat = padded(flat, lengths, described.dim)
         return items, flat.reshape(len(items), *described.shape)
 
     def relation(

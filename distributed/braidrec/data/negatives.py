@@ -1,7 +1,5 @@
 """Negative items, drawn at random and never among the user's train items."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -84,13 +82,7 @@ class NegativeSampler:
 
     def is_train_item(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each pair is a train interaction."""
-        indptr: NDArray[Any] = self._relation.indptr
-        indices: NDArray[Any] = self._relation.indices
-        nodes = items + self._num_users
-        position = self._relation.first_at_least(users, nodes)
-        inside = position < indptr[users + 1]
-        found: NDArray[np.bool_] = inside & (indices[np.where(inside, position, 0)] == nodes)
-        return found
+        return self._relation.edge_ids(items + self._num_users, users) >= 0
 
     def _propose(self, size: int, rng: np.random.Generator, pool: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         if pool is not None:

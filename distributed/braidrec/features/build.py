@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from braidrec.data.description import Side
 from braidrec.data.errors import DatasetError
+from braidrec.data.ragged import fits, padded
 from braidrec.features.table import FORMAT, FeatureTable, store_table
 
 VECTOR_COLUMN = "vector"
@@ -149,11 +150,10 @@ class _Block:
         if self.layout.ragged:
             one = self.layout.shape[-1]
             self._refuse(
-                (lengths < one) | (lengths > dim) | (lengths % one != 0),
+                ~fits(lengths, self.layout.shape),
                 lambda row: f"{lengths[row]} numbers; wanted one to {dim // one} components of {one} each",
             )
-            vectors = np.zeros((len(lengths), dim), flat.dtype)
-            vectors[np.arange(dim) < lengths[:, None]] = flat
+            vectors = padded(flat, lengths, dim)
         else:
             self._refuse(lengths != dim, lambda row: f"a vector of {lengths[row]} numbers; wanted {dim}")
             vectors = flat.reshape(-1, dim)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from feature_folders import layout, table_of, write_features
@@ -90,6 +91,19 @@ def test_part_of_a_component_or_too_many(tmp_path: Path, numbers: int) -> None:
         DatasetError, match=rf"row 0: modality 'image': {numbers} numbers; wanted one to 3 components of 4"
     ):
         build_feature_table([block], cache=tmp_path, key="k", layout=layout(6, (3, 4), ragged=True))
+
+
+@pytest.mark.parametrize("numbers", [3, 16])
+def test_a_damaged_folder_names_the_item(folder: DatasetFolder, numbers: int) -> None:
+    part = Path(folder.path) / folder.parts("features/regions")[0]
+    table = pq.read_table(part)
+    vectors = table.column("vector").to_pylist()
+    vectors[1] = [0.5] * numbers
+    damaged = pa.array(vectors, table.schema.field("vector").type)
+    pq.write_table(table.set_column(table.column_names.index("vector"), "vector", damaged), part)
+    item = table.column("item")[1].as_py()
+    with pytest.raises(DatasetError, match=rf"item {item} has {numbers} numbers; wanted one to 3 components of 4 each"):
+        folder.features("regions")
 
 
 def test_no_transform_pretends_that_padding_is_data(tmp_path: Path, folder: DatasetFolder) -> None:

@@ -151,7 +151,7 @@ class _Extraction:
 
         before = self._ledger(key)
         work = replace(
-            work, current=ray.put(before.current()), output=self.home.child(work_name(key)),
+            work, current=ray.put(before.current(self.config.limits)), output=self.home.child(work_name(key)),
             generation=next_generation(before.files),
         )  # fmt: skip
         total = len(plan.wanted)

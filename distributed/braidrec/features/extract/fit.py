@@ -15,6 +15,7 @@ from braidrec.config.base import ConfigError
 from braidrec.config.extract import ExtractConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
+from braidrec.distinct import distinct
 from braidrec.features.extract.encoders.contract import FittedEncoder, State
 from braidrec.features.extract.manifest import Plan
 from braidrec.features.extract.pipeline import Work, hash_some, load_some, plan_reference
@@ -57,7 +58,7 @@ def fit(
 
 def train_sample(folder: DatasetFolder, plan: Plan, most: int, seed: int) -> NDArray[np.int32]:
     """Items with a medium that someone interacted with in the train split, at most `most` of them, ascending."""
-    train = np.intersect1d(np.unique(folder.edges("train")[1]), plan.wanted)
+    train = np.intersect1d(distinct(folder.edges("train")[1]), plan.wanted, assume_unique=True)
     if len(train) > most:
         train = np.sort(np.random.default_rng(seed).choice(train, most, replace=False))
     return train.astype(np.int32)

@@ -21,7 +21,13 @@ from braidrec.data.storage import Location, read_parquet
 
 HASH_BYTES = 16
 LEDGER_SCHEMA = pa.schema(
-    [("item", pa.int32()), ("source", pa.binary(HASH_BYTES)), ("reason", pa.string()), ("error", pa.string())]
+    [
+        ("item", pa.int32()),
+        ("source", pa.binary(HASH_BYTES)),
+        ("reason", pa.string()),
+        ("error", pa.string()),
+        ("limits", pa.string()),
+    ]
 )
 LEDGER_COLUMNS = LEDGER_SCHEMA.names
 TRANSIENT = ("encoder failed", "unreadable")
@@ -36,7 +42,7 @@ class Ledger:
 
     Attributes:
         table: `LEDGER_SCHEMA`; `source` is null where the medium could not be read, `reason` where there is a vector.
-            Where the item was rejected, `source` is `hash_of_rejected`.
+            `limits` are those by which it was judged, as `limits_text` writes them.
         part: `[rows]` which of `files` holds the item's row, or FINISHED.
         files: parts under way.
     """
@@ -66,13 +72,24 @@ class Ledger:
         found: NDArray[np.bool_] = self.table.column("reason").is_null().to_numpy()
         return found
 
-    def current(self) -> "Current":
-        """What need not be computed again. A medium that could not be read is tried anew."""
+    def current(self, limits: LimitsConfig) -> "Current":
+        """What need not be computed again. Tried anew are a medium that could not be read, one that other limits
+        rejected, and one that was let in by limits of which any was wider than now."""
         reasons = self.table.column("reason")
         tried_anew = pc.fill_null(pc.is_in(reasons, value_set=pa.array(TRANSIENT)), False).to_numpy()
-        known = self.table.column("source").is_valid().to_numpy() & ~tried_anew
+        known = self.table.column("source").is_valid().to_numpy() & ~tried_anew & self._judged_alike(limits)
         hashes = self.table.column("source").filter(pa.array(known))
         return Current(items=self.items[known], hashes=_fixed_size(hashes), rejected=~self.is_good[known])
+
+    def _judged_alike(self, limits: LimitsConfig) -> NDArray[np.bool_]:
+        """`[rows]` whether these limits would come to the same."""
+        by = self.table.column("limits").combine_chunks().dictionary_encode()
+        before = by.dictionary.to_pylist()
+        same = np.array([text == limits_text(limits) for text in before], dtype=np.bool_)
+        wider = np.array([_no_stricter(limits.to_plain(), json.loads(text)) for text in before], dtype=np.bool_)
+        place = by.indices.to_numpy()
+        alike: NDArray[np.bool_] = same[place] | (wider[place] & self.is_good)
+        return alike
 
     def digest(self, key: str) -> str:
         """Eight digits over a key, the items, the hashes of their media, and which were rejected why."""
@@ -95,15 +112,14 @@ class Current:
     hashes: NDArray[np.void]
     rejected: NDArray[np.bool_]
 
-    def status(self, item: int, source: bytes, limits: LimitsConfig) -> str | None:
-        """ "kept" or "kept reject" if neither the medium nor what it was rejected by has changed, else None."""
+    def status(self, item: int, source: bytes) -> str | None:
+        """ "kept" or "kept reject" if the medium has not changed, else None."""
         place = int(np.searchsorted(self.items, item))
         if place == len(self.items) or self.items[place] != item:
             return None
-        rejected = bool(self.rejected[place])
-        if self.hashes[place].tobytes() != (hash_of_rejected(source, limits) if rejected else source):
+        if self.hashes[place].tobytes() != source:
             return None
-        return "kept reject" if rejected else "kept"
+        return "kept reject" if self.rejected[place] else "kept"
 
 
 def hash_of(content: bytes | str) -> bytes:
@@ -112,9 +128,15 @@ def hash_of(content: bytes | str) -> bytes:
     return hashlib.blake2b(content, digest_size=HASH_BYTES).digest()
 
 
-def hash_of_rejected(source: bytes, limits: LimitsConfig) -> bytes:
-    """Over the medium's hash and the limits that it was judged by: other limits, another judgement."""
-    return hash_of(source + json.dumps(limits.to_plain(), sort_keys=True).encode())
+def limits_text(limits: LimitsConfig) -> str:
+    """As the ledger keeps them."""
+    return json.dumps(limits.to_plain(), sort_keys=True)
+
+
+def _no_stricter(now: Mapping[str, float], then: Mapping[str, float]) -> bool:
+    """Whether all that passed then would pass now."""
+    upper = [name for name in now if name.startswith("max_")]
+    return all(now[name] >= then[name] if name in upper else now[name] <= then[name] for name in now)
 
 
 def read_ledger(home: Location, key: str, published: Mapping[str, Any]) -> Ledger:

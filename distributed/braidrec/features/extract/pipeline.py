@@ -22,7 +22,7 @@ from braidrec.data.writer import write_table
 from braidrec.errors import RunError
 from braidrec.features.extract.columns import MEDIA_FIELDS, STATE_SCHEMA, media_columns, media_of, vector_column
 from braidrec.features.extract.encoders.contract import Encoder, Prepared
-from braidrec.features.extract.ledger import HASH_BYTES, Current, hash_of, hash_of_rejected
+from braidrec.features.extract.ledger import HASH_BYTES, LEDGER_COLUMNS, Current, hash_of, limits_text
 from braidrec.features.extract.manifest import NO_MEDIUM, Manifest, Plan, told_by_manifest
 from braidrec.features.extract.media import MediaError, checked_size, read_medium
 
@@ -231,7 +231,7 @@ class _Load:
         try:
             content = self._content(file, value)
             source = hash_of(content)
-            status = None if current is None else current.status(item, source, self.work.limits)
+            status = None if current is None else current.status(item, source)
             wanted = status is None and self.work.prepares
             return source, status, None, self.work.encoder.prepare(content) if wanted else None
         except MediaError as refused:
@@ -308,12 +308,13 @@ class _WritePart:
         status = table.column("status")
         kept = pc.fill_null(pc.starts_with(status, "kept"), False)
         kept_failed = int(pc.sum(pc.fill_null(pc.equal(status, "kept reject"), False)).as_py() or 0)
-        new = self._marked(table.filter(pc.invert(kept)))
+        new = table.filter(pc.invert(kept))
         if new.num_rows:
             name = f"{self.work.generation:05d}-{secrets.token_hex(8)}.parquet"
-            write_table(
-                self.work.output.child(name), new.rename_columns(["item", "source", "reason", "error", "vector"])
-            )
+            *of_ledger, limits = LEDGER_COLUMNS
+            judged = pa.array([limits_text(self.work.limits)] * new.num_rows)
+            part = new.rename_columns([*of_ledger, "vector"]).append_column(limits, judged)
+            write_table(self.work.output.child(name), part)
         counts = new.column("status").drop_null().value_counts()
         failed = {row["values"].as_py(): row["counts"].as_py() for row in counts}
         if kept_failed:
@@ -326,18 +327,6 @@ class _WritePart:
             "kept_failed": [kept_failed],
         }
         return pa.table(answer)
-
-    def _marked(self, table: Any) -> Any:
-        """With the hashes of what was rejected as the ledger keeps them."""
-        rejected = pc.and_(table.column("status").is_valid(), table.column("source").is_valid())
-        if not pc.any(rejected).as_py():
-            return table
-        marked = [
-            hash_of_rejected(source, self.work.limits) if is_rejected else source
-            for source, is_rejected in zip(table.column("source").to_pylist(), rejected.to_pylist(), strict=True)
-        ]
-        place = table.column_names.index("source")
-        return table.set_column(place, "source", pa.array(marked, pa.binary(HASH_BYTES)))
 
 
 def plan_reference(plan: Plan) -> Any:

@@ -8,12 +8,13 @@ from typing import Any
 from braidrec.config.extract import DatasetSourceConfig, ExtractConfig
 from braidrec.features.extract.encoders.contract import Encoder
 
-FORMAT = 1
+FORMAT = 2
 METADATA_KEY = b"braidrec.provenance"
 _WITHOUT_EFFECT = ("kind", "batch", "weights")
 """Of an encoder's settings: how many items are encoded together; of the weights the hash counts, not where they lie."""
 _LIMITS_WITH_EFFECT = {"audio": ("max_seconds",), "video": ("max_seconds",)}
-"""By medium: limits that decide a vector. All others only decide whether there is one (`ledger.hash_of_rejected`)."""
+"""By medium: limits that decide a vector. All others only decide whether there is one; the ledger keeps them for every
+item."""
 
 
 def provenance(config: ExtractConfig, encoder: Encoder) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from braidrec.features.extract.columns import media_columns, media_of, vector_co
 from braidrec.features.extract.ledger import (
     LEDGER_SCHEMA,
     Ledger,
-    hash_of_rejected,
     ledger_name,
+    limits_text,
     next_generation,
     read_ledger,
     work_name,
@@ -185,32 +185,30 @@ def test_only_stretches_of_a_file_with_wanted_rows_are_read(folder, tmp_path):
     assert sum(table.num_rows for _, table in manifest.batches(0, 7)) == 40
 
 
-def rows(items, sources, reasons):
-    return pa.table([items, sources, reasons, [None] * len(items)], schema=LEDGER_SCHEMA)
+def rows(items, sources, reasons, limits=None):
+    judged = [limits_text(limits or LIMITS)] * len(items)
+    return pa.table([items, sources, reasons, [None] * len(items), judged], schema=LEDGER_SCHEMA)
 
 
 def test_the_latest_part_of_an_item_counts_and_other_keys_do_not(tmp_path):
     home, key = Location.of(tmp_path), "k" * 64
     hashes = [bytes([number]) * 15 + b"\0" for number in range(5)]
-    rejected = hash_of_rejected(hashes[4], LIMITS)
     write_table(home.child(ledger_name("t")), rows([0, 1, 2], hashes[:3], [None, "too small", None]))
     write_table(
         home.child(f"{work_name(key)}/00001-b.parquet"), rows([1, 3], [hashes[3], None], [None, "missing file"])
     )
-    write_table(home.child(f"{work_name(key)}/00002-a.parquet"), rows([1], [rejected], ["corrupt image"]))
+    write_table(home.child(f"{work_name(key)}/00002-a.parquet"), rows([1], [hashes[4]], ["corrupt image"]))
     ledger = read_ledger(home, key, {"key": key, "token": "t"})
     assert ledger.items.tolist() == [0, 1, 2, 3]
     assert ledger.part.tolist() == [-1, 1, -1, 0]
     assert ledger.failed() == {"corrupt image": 1, "missing file": 1}
     assert next_generation(ledger.files) == 3
-    current = ledger.current()
-    assert current.status(0, hashes[0], LIMITS) == "kept"
-    assert current.status(0, hashes[0][:15] + b"\1", LIMITS) is None
-    assert current.status(1, hashes[4], LIMITS) == "kept reject"
-    assert current.status(1, hashes[4], LimitsConfig(min_side=9)) is None, "other limits, another judgement"
-    assert current.status(0, hashes[0], LimitsConfig(min_side=9)) == "kept"
-    assert current.status(3, hashes[3], LIMITS) is None, "what could not be read is tried anew"
-    assert current.status(9, hashes[0], LIMITS) is None
+    current = ledger.current(LIMITS)
+    assert current.status(0, hashes[0]) == "kept"
+    assert current.status(0, hashes[0][:15] + b"\1") is None
+    assert current.status(1, hashes[4]) == "kept reject"
+    assert current.status(3, hashes[3]) is None, "what could not be read is tried anew"
+    assert current.status(9, hashes[0]) is None
     assert read_ledger(home, "z" * 64, {"key": key, "token": "t"}).items.tolist() == []
 
 
@@ -218,11 +216,33 @@ def test_the_latest_part_of_an_item_counts_and_other_keys_do_not(tmp_path):
 def test_a_failure_that_may_pass_is_tried_again(tmp_path, reason):
     """Memory that ran out, a disk that did not answer: the medium itself may be whole."""
     home, key, source = Location.of(tmp_path), "k" * 64, b"s" * 16
-    sources = [hash_of_rejected(source, LIMITS), hash_of_rejected(source, LIMITS), source]
-    table = rows([0, 1, 2], sources, [reason, "corrupt image", None])
+    table = rows([0, 1, 2], [source] * 3, [reason, "corrupt image", None])
     write_table(home.child(f"{work_name(key)}/00001-a.parquet"), table)
-    current = read_ledger(home, key, {}).current()
-    assert [current.status(item, source, LIMITS) for item in range(3)] == [None, "kept reject", "kept"]
+    current = read_ledger(home, key, {}).current(LIMITS)
+    assert [current.status(item, source) for item in range(3)] == [None, "kept reject", "kept"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "good", "rejected"),
+    [
+        ({}, "kept", "kept reject"),
+        ({"min_side": 3}, "kept", None),
+        ({"min_side": 5}, None, None),
+        ({"max_pixels": 5_000}, "kept", None),
+        ({"max_pixels": 3_000}, None, None),
+        ({"silence_dbfs": -90.0}, "kept", None),
+        ({"silence_dbfs": -70.0}, None, None),
+        ({"min_side": 3, "max_pixels": 3_000}, None, None),
+    ],
+)
+def test_other_limits_are_another_judgement(tmp_path, limits, good, rejected):
+    """Who was rejected is judged again; who was let in as well, unless all limits are as wide as they were."""
+    home, key, source = Location.of(tmp_path), "k" * 64, b"s" * 16
+    before = LimitsConfig(min_side=4, max_pixels=4_000)
+    table = rows([0, 1], [source] * 2, [None, "too small"], before)
+    write_table(home.child(f"{work_name(key)}/00001-a.parquet"), table)
+    current = read_ledger(home, key, {}).current(LimitsConfig(**{"min_side": 4, "max_pixels": 4_000, **limits}))
+    assert [current.status(item, source) for item in range(2)] == [good, rejected]
 
 
 def test_the_digest_of_a_ledger_knows_every_change():

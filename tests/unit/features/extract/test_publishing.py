@@ -22,7 +22,7 @@ def test_nobody_overwrites_what_another_one_published(tmp_path, monkeypatch):
         writer.write_split(split, {"user": np.zeros(1, np.int32), "item": np.zeros(1, np.int32)})
     writer.finish(name="tiny", protocol=ProtocolDescription(kind="given", seed=1), options={})
     folder = DatasetFolder.open(str(tmp_path / "set"))
-    table = pa.table([[0, 1], [b"s" * 16] * 2, [None, "too small"], [None, "…"]], schema=LEDGER_SCHEMA)
+    table = pa.table([[0, 1], [b"s" * 16] * 2, [None, "too small"], [None, "…"], ["{}"] * 2], schema=LEDGER_SCHEMA)
     names = [f"m{number}" for number in range(4)]
 
     class Slow(DatasetFolder):
