@@ -76,7 +76,8 @@ def placement(config: RunConfig, node_cpus: Sequence[float]) -> Placement:
 
     One CPU, on the node that has most, is left to Ray Data, whose tasks would otherwise wait for ever. Of the others
     each worker gets as many as all can have at once (a fraction on small machines), no worker being on two nodes.
-    Threads are a worker's share of its node's cores, for reserved CPUs are only a bookkeeping figure.
+    Threads are a worker's share of its node's cores, for reserved CPUs are only a bookkeeping figure. With
+    `workers.least` so many have to fit now; the others come when there is room for them.
 
     Args:
         node_cpus: what Ray counts on each node.
@@ -92,11 +93,14 @@ def placement(config: RunConfig, node_cpus: Sequence[float]) -> Placement:
             f"the Ray cluster has {sum(node_cpus):g} CPU, and Ray Data needs one beside the workers: start it with "
             "more (`ray start --num-cpus 2`; the figure is only for bookkeeping, so it may exceed the cores)"
         )
-    if workers.cpus is not None and workers.cpus > most:
+    needed = workers.least or workers.num
+    most_needed = most_cpus_each(free, needed)
+    if workers.cpus is not None and workers.cpus > most_needed:
+        key = "workers.num" if workers.least is None else "workers.least"
         raise ConfigError(
-            f"workers.cpus={workers.cpus:g} × workers.num={workers.num} do not fit the cluster's nodes of "
+            f"workers.cpus={workers.cpus:g} × {key}={needed} do not fit the cluster's nodes of "
             f"{', '.join(f'{cpus:g}' for cpus in sorted(node_cpus))} CPUs without the one that Ray Data needs: use "
-            f"workers.cpus={hundredths(most):g} or fewer workers"
+            f"workers.cpus={hundredths(most_needed):g} or fewer workers"
         )
     cpus = workers.cpus or max(0.01, hundredths(most))
     if cpus > 1:

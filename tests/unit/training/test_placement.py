@@ -50,6 +50,16 @@ def test_what_does_not_fit_is_refused_with_what_would() -> None:
     assert placement(config(3, "workers.cpus=4"), [8, 8]).cpus == 4
 
 
+def test_with_fewer_workers_allowed_only_these_must_fit() -> None:
+    """As where a run goes on after nodes were lost."""
+    wanted = ("workers.cpus=4", "workers.least=1")
+    assert placement(config(3, *wanted), [8]).cpus == 4
+    with pytest.raises(ConfigError, match=r"workers.cpus=4 × workers.num=3 do not fit"):
+        placement(config(3, "workers.cpus=4"), [8])
+    with pytest.raises(ConfigError, match=r"workers.cpus=4 × workers.least=1 do not fit .* use workers.cpus=3 or"):
+        placement(config(3, *wanted), [4])
+
+
 def test_threads_are_a_share_of_the_cores() -> None:
     cores = len(os.sched_getaffinity(0))
     assert placement(config(1), [64]).threads == cores
