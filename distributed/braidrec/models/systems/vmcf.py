@@ -127,5 +127,5 @@ def _pairs(neighbourhood: Neighbourhood, factors: Tensor, seed_weight: Tensor) -
 def _number_of_pairs(neighbourhood: Neighbourhood, inputs: Inputs, step: StepContext) -> Tensor:
     """How many pairs the counted seeds have, drawn or not."""
     assert inputs.seeds is not None
-    degree = neighbourhood.hops[0].relation.in_degree.to(inputs.seeds.device).index_select(0, inputs.seeds)
+    degree = neighbourhood.hops[0].relation.in_degree_of(inputs.seeds)
     return (step.seed_weight * degree.to(step.seed_weight.dtype)).sum()
