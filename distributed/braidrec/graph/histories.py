@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from braidrec.graph.relation import Relation, bisect_rows
+from braidrec.graph.relation import Relation
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,22 +57,18 @@ class Histories:
     """
 
     def __init__(self, interactions: Relation, num_users: int) -> None:
-        self.indptr, self.indices, self.num_users = interactions.indptr, interactions.indices, num_users
+        self.interactions, self.num_users = interactions, num_users
 
     def whole(self, users: Tensor | None) -> Ragged:
         """All items of some users (None: of all in order), with weight 1."""
         device = torch.device("cpu") if users is None else users.device
-        rows = np.arange(self.num_users) if users is None else users.cpu().numpy()
-        starts = self.indptr[rows].astype(np.int64)
-        counts = self.indptr[rows + 1].astype(np.int64) - starts
-        offsets = np.concatenate([[0], np.cumsum(counts)])
-        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
-        items = self.indices[places].astype(np.int64) - self.num_users
-        columns = torch.from_numpy(items).to(device)
+        wanted = torch.arange(self.num_users) if users is None else users
+        taken, _ = self.interactions.structure.rows(wanted)
+        columns = taken.indices.long().to(device) - self.num_users
         return Ragged(
             columns=columns,
             weights=torch.ones(len(columns), device=device),
-            offsets=torch.from_numpy(offsets).to(device),
+            offsets=taken.indptr.long().to(device),
         )
 
     def drawn(self, users: Tensor, cap: int, *, without: Tensor | None = None) -> SomeItems:
@@ -111,22 +107,21 @@ class Histories:
         return self._items(rows, places, real, users.device)
 
     def _counts(self, users: NDArray[np.int64]) -> NDArray[np.int64]:
-        counts: NDArray[np.int64] = self.indptr[users + 1].astype(np.int64) - self.indptr[users]
+        indptr = self.interactions.indptr
+        counts: NDArray[np.int64] = indptr[users + 1].astype(np.int64) - indptr[users]
         return counts
 
     def _places(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where in each user's history the item stands; −1: it is not there."""
-        nodes = items + self.num_users
-        found = bisect_rows(self.indptr, self.indices, users, nodes)
-        there = found < self.indptr[users + 1]
-        there[there] = self.indices[found[there]] == nodes[there]
-        return np.where(there, found - self.indptr[users], -1)
+        ids = self.interactions.edge_ids(items + self.num_users, users)
+        return np.where(ids >= 0, ids - self.interactions.indptr[users], -1)
 
     def _items(
         self, users: NDArray[np.int64], places: NDArray[np.int64], real: NDArray[np.bool_], device: torch.device
     ) -> SomeItems:
-        positions = np.where(real, self.indptr[users].astype(np.int64)[:, None] + places, 0)
-        nodes = self.indices[positions] if len(self.indices) else positions
+        indptr, indices = self.interactions.indptr, self.interactions.indices
+        positions = np.where(real, indptr[users].astype(np.int64)[:, None] + places, 0)
+        nodes = indices[positions] if len(indices) else positions
         items = np.where(real, nodes.astype(np.int64) - self.num_users, 0)
         return SomeItems(items=torch.from_numpy(items).to(device), real=torch.from_numpy(real).to(device))
 
