@@ -13,6 +13,8 @@ import psutil
 WORKER = "RayTrainWorker"
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 """Of a Ray whose driver was killed, these two go last: a minute later, when they give up on Ray's central server."""
+PATIENCE = {"RAY_raylet_start_wait_time_s": "200", "RAY_gcs_rpc_server_reconnect_timeout_s": "200"}
+"""Environment of a Ray that a busy machine takes long to start."""
 _MARK = "BRAIDREC_TEST_OF"
 
 

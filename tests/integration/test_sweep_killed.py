@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from ray_processes import Surroundings, named, surroundings
+from ray_processes import PATIENCE, Surroundings, named, surroundings
 
 from braidrec.config.load import load_config
 from braidrec.config.run import RunConfig
@@ -28,8 +28,6 @@ from braidrec.tracking.store import connect
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL_PROCESS = "ray::ResourceTrainable"
 KILLED_AFTER = 3
-PATIENCE = {"RAY_raylet_start_wait_time_s": "200", "RAY_gcs_rpc_server_reconnect_timeout_s": "200"}
-"""A busy machine takes long to start Ray."""
 SECONDS = 500
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * SECONDS)]

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray_processes import surroundings
+from ray_processes import PATIENCE, surroundings
 
 from braidrec.tracking.store import connect
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = {"RAY_raylet_start_wait_time_s": "200", "RAY_gcs_rpc_server_reconnect_timeout_s": "200"}
-"""A busy machine takes long to start Ray."""
 SECONDS = 600
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 100)]

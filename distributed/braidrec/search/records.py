@@ -66,7 +66,6 @@ class Book:
     """
 
     def __init__(self, folder: Location) -> None:
-        self.folder = folder
         self._file, self._clock = folder.child("trials.json"), folder.child("seconds.json")
         self.records: list[TrialRecord] = []
         self.seconds = 0.0

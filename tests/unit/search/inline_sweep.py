@@ -1,19 +1,18 @@
 """A whole sweep within the test's process: all of it but Ray, which would take longer to start than all its trials."""
 
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
+from search_cases import SHARE
 
-from braidrec.config.run import WorkersConfig
 from braidrec.search.phase import Phase, _Scheduler, _Watcher
 from braidrec.search.process import Task, Training
-from braidrec.search.resources import Share
 from braidrec.search.sweep import Sweeper
 
-SHARE = Share(concurrency=1, resources={"CPU": 1.0}, workers=WorkersConfig(num=0, threads=1))
 Watch = Callable[[str, dict[str, Any]], None]
 
 
@@ -24,7 +23,8 @@ def run_phase(phase: Phase, watch: Watch = lambda name, result: None) -> None:
         watch: sees every result, with the name of its training, before the phase does.
     """
     scheduler, watcher = _Scheduler(phase), _Watcher(phase, 0)
-    while (plain := phase.next_task(name := f"tune-{len(phase.book.records)}-{id(object())}")) is not None:
+    numbers = itertools.count()
+    while (plain := phase.next_task(name := f"tune-{next(numbers)}")) is not None:
         trial = SimpleNamespace(trial_id=name, last_result={})
         scheduler.on_trial_add(None, trial)
         training = Training(Task(**plain))

@@ -159,14 +159,16 @@ def test_at_its_last_epoch_a_trial_ends_by_itself_whatever_budget_or_judge_say(p
     assert phase.book.ranked(1) == phase.book.records and not phase.book.records[0].cut
 
 
-def test_what_the_budget_cut_off_is_marked_and_what_the_judge_stopped_is_not(phase: Phase, source: Source) -> None:
+def test_what_the_budget_cut_off_is_marked_and_what_the_judge_stopped_is_not(
+    phase: Phase, source: Source, tmp_path: Path
+) -> None:
     for name in "ab":
         phase.next_task(name)
         phase.saw(name, {"epoch": 1, "score": 0.1})
     phase.ended("a", {"epoch": 1, "score": 0.1})
     source.used_up = "budget.seconds=1 is used up"
     phase.ended("b", {"epoch": 1, "score": 0.1})
-    assert [record.cut for record in Book(Location.of(phase.book.folder.path))] == [False, True]
+    assert [record.cut for record in Book(Location.of(tmp_path))] == [False, True]
 
 
 def test_a_phase_with_nothing_to_do_does_not_ask_tune(
@@ -196,23 +198,27 @@ def test_an_error_in_writing_down_an_end_is_the_phases_own(phase: Phase, source:
     watcher.on_trial_error(0, [], trial)  # Tune's own next step: nothing more to say
 
 
-def test_a_training_that_is_refused_is_recorded_as_failed_and_the_next_one_begins(phase: Phase, source: Source) -> None:
+def test_a_training_that_is_refused_is_recorded_as_failed_and_the_next_one_begins(
+    phase: Phase, source: Source, tmp_path: Path
+) -> None:
     source.task_of = lambda name: None if name == "t1" else task(name)
     found = phase.next_task("a")
     assert found is not None and found["name"] == "t2"
-    first, second = Book(Location.of(phase.book.folder.path)).records
+    first, second = Book(Location.of(tmp_path)).records
     assert (first.state, first.reason, second.state) == ("failed", "refused", "running")
     assert source.over == ["t1"]
 
 
-def test_how_far_running_trainings_have_come_survives_a_killed_driver(phase: Phase, source: Source) -> None:
+def test_how_far_running_trainings_have_come_survives_a_killed_driver(
+    phase: Phase, source: Source, tmp_path: Path
+) -> None:
     phase.next_task("a")
     for epoch in range(1, 9):  # every look at the clock takes a second
         phase.saw("a", {"epoch": epoch, "score": 0.1})
-    (record,) = Book(Location.of(phase.book.folder.path)).records
+    (record,) = Book(Location.of(tmp_path)).records
     assert 1 < record.epochs < 8 and record.seconds > 5
     phase.leave_off()
-    (record,) = Book(Location.of(phase.book.folder.path)).records
+    (record,) = Book(Location.of(tmp_path)).records
     assert record.epochs == 8 and record.seconds > 15 and source.lefts == 1
 
 
