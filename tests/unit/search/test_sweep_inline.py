@@ -146,6 +146,28 @@ def test_the_best_of_errors_is_the_lowest_and_what_cannot_be_evaluated_is_left_o
     assert said == ["best_on_test leaves c out: no run 'c'"]
 
 
+def test_what_is_tested_at_the_end_is_tested_where_the_data_are_now_and_only_once(
+    tmp_path: Path, without_ray: Seen, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {"modalities": {"use": ["*"]}}
+    run_sweep(small(tmp_path, [0.05], model=model, finalists={"candidates": 1, "seeds": 1, "missing": []}))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    place = str(tmp_path / "runs" / "small")
+    more = [f"run.data.path={tmp_path}/moved", "best_on_test=true", "finalists.missing=[1.0]"]
+    capsys.readouterr()
+    found = run_sweep(stored_config(place, more), resume="small")
+    said = " ".join(capsys.readouterr().out.split())
+    assert found.best_on_test and "leaves" not in said and "not tested" not in said
+    (final,) = (tmp_path / "runs" / "small" / "runs").glob("*final*")
+    assert list((final / "evaluations").glob("*drop*.json"))
+
+    def evaluate(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it is known")
+
+    monkeypatch.setattr(on_test, "evaluate", evaluate)
+    assert run_sweep(stored_config(place), resume="small").best_on_test == found.best_on_test
+
+
 def test_a_budget_that_is_shorter_than_a_trial_has_a_winner_and_a_larger_one_goes_on(
     tmp_path: Path, without_ray: Seen, capsys: pytest.CaptureFixture[str]
 ) -> None:
