@@ -28,8 +28,8 @@ def build_interactions_from(
 ) -> Relation:
     """As `build_interactions`, of interactions that arrive piece by piece.
 
-    At the peak it holds about 17 bytes an interaction: first both ends of all (8) and their sorted form (5), then both
-    directions (5 each) while the result (8) is filled; and 4 bytes a node.
+    At the peak it holds about 17 bytes an interaction beside what reading takes: first both ends of all (8) and their
+    sorted form (5), then both directions (5 each) while the result (8) is filled; and 4 bytes a node.
 
     Args:
         chunks: users and items of consecutive interactions; one piece is held at a time.
