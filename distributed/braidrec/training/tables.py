@@ -75,7 +75,9 @@ class ReplicatedTable(nn.Module):
             nodes = torch.cat([nodes for nodes, _ in arrived])
             gradients = torch.cat([gradient for _, gradient in arrived])
         if self.sparse:
-            self._set_sparse(context.all_gather_rows(nodes), context.all_gather_rows(gradients))
+            # Of several ranks some rows are nearly always the same.
+            distinct = context.world_size == 1 and self._are_distinct(nodes)
+            self._set_sparse(context.all_gather_rows(nodes), context.all_gather_rows(gradients), distinct)
         elif self._rows_are_cheaper(len(nodes), context):
             self._add_densely([(context.all_gather_rows(nodes), context.all_gather_rows(gradients))])
         else:
@@ -95,9 +97,8 @@ class ReplicatedTable(nn.Module):
                 self.weight.grad = torch.zeros_like(self.weight)
             self.weight.grad.index_add_(0, nodes, gradient)
 
-    def _set_sparse(self, nodes: Tensor, gradients: Tensor) -> None:
+    def _set_sparse(self, nodes: Tensor, gradients: Tensor, distinct: bool) -> None:
         # To put rows in order and add up those that are the same takes as long as all else; most batches have none.
-        distinct = self._are_distinct(nodes)
         gradient = torch.sparse_coo_tensor(
             nodes.unsqueeze(0), gradients, self.weight.shape, is_coalesced=distinct, check_invariants=False
         )
