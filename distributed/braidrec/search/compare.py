@@ -67,7 +67,7 @@ def read_comparison(config: CompareConfig, progress: Progress = lambda done, tot
     Raises:
         ConfigError: see `compare`.
     """
-    reader = RunReader(tracking_uri_of(config))
+    reader = RunReader(_where_tracked(config))
     selection = select(config, reader)
     runs = [*selection.searched, *selection.tested]
     monitor = _monitor(runs)
@@ -111,7 +111,7 @@ class _Count:
         self._progress(self._done, self._total)
 
 
-def tracking_uri_of(config: CompareConfig) -> str:
+def _where_tracked(config: CompareConfig) -> str:
     """Where the runs are tracked.
 
     Raises:

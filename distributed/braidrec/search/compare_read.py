@@ -53,7 +53,7 @@ class RunFacts:
                 label=label,
                 run_id=run.run_id,
                 state=state_of(run),
-                reason=run.tags.get("braidrec.failure") or run.tags.get("braidrec.end_reason"),
+                reason=_reason_of(run),
                 settings=settings,
                 fusion=fusion_of(run),
                 curve={epoch: value for epoch, value in curve.items() if np.isfinite(value)},
@@ -162,6 +162,12 @@ def figures(found: Sequence[Mapping[Any, float]]) -> dict[Any, Figure]:
     """By key the values of all runs that have it."""
     keys = dict.fromkeys(key for each in found for key in each)
     return {key: Figure(values=tuple(each[key] for each in found if key in each)) for key in keys}
+
+
+def _reason_of(run: TrackedRun) -> str | None:
+    """Why it ended: as the search says, or else as the training itself says."""
+    tags = ("braidrec.failure", "braidrec.stopped", "braidrec.end_reason")
+    return next((run.tags[tag] for tag in tags if run.tags.get(tag)), None)
 
 
 def _parameters(run: TrackedRun) -> float | None:

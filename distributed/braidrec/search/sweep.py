@@ -18,12 +18,13 @@ from braidrec.search.records import Book, TrialRecord
 from braidrec.search.resources import Share, cpus_to_declare, share
 from braidrec.search.runs import Runs
 from braidrec.search.space import extremes
-from braidrec.search.tracked import TrackedSweep, tracking_uri_of
+from braidrec.search.tracked import TrackedSweep
 from braidrec.search.winner import Candidate, candidates_of
 from braidrec.tracking.reader import CHOSEN_ON_TEST
 from braidrec.training.lease import Lease
 from braidrec.training.ray_start import start_ray
 from braidrec.training.signals import StopSignals
+from braidrec.training.tracked import tracking_uri_of
 
 KILLED_FLUSH_SECONDS = 2.0
 _TUNE_ENVIRONMENT = {
@@ -76,7 +77,7 @@ def run_sweep(sweep: SweepConfig, *, resume: str | None = None) -> SweepResult:
     runs = Runs.of(sweep)
     data = runs.check(sweep)
     base = runs.base
-    tracking_uri_of(base)
+    tracking_uri_of(base, "run.")
     _judge_of(sweep, runs)
     resolved = _resolved(sweep, runs)
     folder = SweepFolder.new(base.storage, sweep.name) if resume is None else SweepFolder.existing(resume, base.storage)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from braidrec.config.load import ConfigError, to_yaml
+from braidrec.config.load import to_yaml
 from braidrec.config.run import RunConfig
 from braidrec.config.sweep import SweepConfig
 from braidrec.data.folder import DatasetFolder
@@ -19,32 +19,17 @@ from braidrec.tracking.messages import RunIdentity, Status
 from braidrec.tracking.naming import redact
 from braidrec.tracking.reader import WINNER_TAG
 from braidrec.tracking.run import DatasetLineage, MlflowRun, key_of
-from braidrec.tracking.store import absolute_tracking_uri, artifact_location, default_tracking_uri
-from braidrec.tracking.trials import TrialRuns
+from braidrec.tracking.store import artifact_location
+from braidrec.tracking.trials import WAIT_SECONDS, TrialRuns
 from braidrec.training.events import EpochEnd
 from braidrec.training.run_folder import RunFolder
-from braidrec.training.tracked import RUN_FILE, files_on_their_way
+from braidrec.training.tracked import RUN_FILE, files_on_their_way, tracking_uri_of
 
 SECONDS_FOR_THE_SERVER = 60.0
 STATUS: dict[str, Status] = {"finished": "FINISHED", "stopped_early": "FINISHED", "failed": "FAILED"}
 """MLflow's status of a training by its state."""
-
-
-def tracking_uri_of(base: RunConfig) -> str | None:
-    """Where a sweep is tracked; None if tracking is off.
-
-    Raises:
-        ConfigError: remote storage without a tracking URI, or one that cannot be used.
-    """
-    tracking = base.tracking
-    if not tracking.enabled:
-        return None
-    try:
-        uri = absolute_tracking_uri(tracking.uri or default_tracking_uri(base.storage))
-        artifact_location(uri, tracking.artifacts)
-    except ValueError as error:
-        raise ConfigError(f"run.{error}" if str(error).startswith("tracking.") else str(error)) from None
-    return uri
+REASON = {"failed": "braidrec.failure", "stopped_early": "braidrec.stopped"}
+"""The tag with the reason of a state. A training that was cut off may go on and end in another one."""
 
 
 class TrackedSweep:
@@ -63,7 +48,7 @@ class TrackedSweep:
         self._parent: MlflowRun | None = None
         self._children: TrialRuns | None = None
         self._tracking = base.tracking
-        self.uri = tracking_uri_of(base)
+        self.uri = tracking_uri_of(base, "run.")
         self._dataset = ""
         if self.uri is None:
             return
@@ -71,7 +56,7 @@ class TrackedSweep:
             uri=self.uri,
             experiment=base.tracking.experiment,
             run_name=folder.name,
-            outbox_path=_own_files(folder) / "mlflow_outbox.jsonl",
+            outbox_path=files_on_their_way(folder.location) / "mlflow_outbox.jsonl",
             run_key=folder.key,
             tags={**base.tracking.tags, "braidrec.kind": "sweep", "braidrec.sweep": folder.name},
             system_metrics=base.tracking.system_metrics,
@@ -136,9 +121,9 @@ class TrackedSweep:
         if self._children is None:
             return
         record.mlflow_run_id = self._run_id_of(record) or record.mlflow_run_id
-        values: dict[str, str] = {"braidrec.trial_state": record.state}
-        if record.reason and record.state != "finished":
-            values["braidrec.failure" if record.state == "failed" else "braidrec.stopped"] = record.reason
+        values: dict[str, str | None] = {"braidrec.trial_state": record.state, **dict.fromkeys(REASON.values())}
+        if record.state in REASON:
+            values[REASON[record.state]] = record.reason
         status = STATUS[record.state]
         if record.mlflow_run_id is not None:
             end_as = status if for_good or record.state == "failed" else None
@@ -180,7 +165,7 @@ class TrackedSweep:
             return None
         from braidrec.search.report import write_report
 
-        local = Path(file.path) if file.is_local else _own_files(self._folder) / file.name
+        local = Path(file.path) if file.is_local else files_on_their_way(self._folder.location) / file.name
         try:
             write_report(self.run_id, self.uri, local, winner_yaml=winner, best_on_test=on_test)
             if not file.is_local:
@@ -209,23 +194,21 @@ class TrackedSweep:
             self._parent.log_tags({WINNER_TAG: str(winner)})
 
     def finish(self, status: Status, reason: str | None = None, flush_seconds: float | None = None) -> None:
-        """End the parent run."""
+        """End the parent run.
+
+        Args:
+            flush_seconds: how long MLflow is waited for, first for the runs of trials and then for its own; None: as
+                long as each usually is.
+        """
         if self._children is not None:
-            self._children.close()
+            self._children.close(WAIT_SECONDS if flush_seconds is None else flush_seconds)
         if self._parent is not None:
             self._parent.finish(status, reason, flush_seconds)
 
     def _run_id_of(self, record: TrialRecord) -> str | None:
-        known = self._folder.runs.child(f"{record.name}/{RUN_FILE}")
-        if not known.is_file():
-            return None
-        return str(json.loads(known.read_bytes())["run_id"])
+        known = RunFolder(self._folder.runs.child(record.name)).read_json(RUN_FILE)
+        return None if known is None else str(known["run_id"])
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _own_files(folder: SweepFolder) -> Path:
-    """A place on this machine for files on their way to MLflow."""
-    return files_on_their_way(folder.location)

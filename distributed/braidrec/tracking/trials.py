@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from braidrec.tracking.messages import RunIdentity, Status
-from braidrec.tracking.naming import first_line, redact, tags
+from braidrec.tracking.naming import first_line, metric_name, redact, tags
 from braidrec.tracking.sender import Sender
 from braidrec.tracking.store import absolute_tracking_uri, connect
 
@@ -20,7 +20,7 @@ class _Order:
     """Tags for a run of an id, or of an identity by which it is found or made; and its end, if it is RUNNING."""
 
     run: str | RunIdentity
-    values: dict[str, str]
+    values: dict[str, str | None]
     end_as: Status | None
     on_run_id: Callable[[str], None]
 
@@ -42,18 +42,18 @@ class TrialRuns:
         self._thread = threading.Thread(target=self._work, name="trial-runs", daemon=True)
         self._thread.start()
 
-    def settle(self, run_id: str, values: Mapping[str, str], end_as: Status | None = None) -> None:
+    def settle(self, run_id: str, values: Mapping[str, str | None], end_as: Status | None = None) -> None:
         """Set tags of a run.
 
         Args:
             run_id: MLflow's id.
-            values: the tags.
+            values: the tags; None: one that is taken away, should it be there.
             end_as: end the run with this status if it is RUNNING: its process is gone.
         """
         self._todo.put(_Order(run=run_id, values=dict(values), end_as=end_as, on_run_id=lambda _: None))
 
     def make(
-        self, identity: RunIdentity, values: Mapping[str, str], end_as: Status, on_run_id: Callable[[str], None]
+        self, identity: RunIdentity, values: Mapping[str, str | None], end_as: Status, on_run_id: Callable[[str], None]
     ) -> None:
         """The same for a training that ended before it had a run: one is made, unless one has its key.
 
@@ -105,7 +105,11 @@ class TrialRuns:
         else:
             run_id = Sender(order.run, self._inform).open()
             order.on_run_id(run_id)
-        for key, value in tags(order.values).items():
+        for key, value in tags({key: value for key, value in order.values.items() if value is not None}).items():
             self._client.set_tag(run_id, key, value)
-        if order.end_as is not None and self._client.get_run(run_id).info.status == "RUNNING":
+        run = self._client.get_run(run_id)
+        for key in (metric_name(key) for key, value in order.values.items() if value is None):
+            if key in run.data.tags:
+                self._client.delete_tag(run_id, key)
+        if order.end_as is not None and run.info.status == "RUNNING":
             self._client.set_terminated(run_id, order.end_as)

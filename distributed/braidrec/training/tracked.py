@@ -15,13 +15,32 @@ from braidrec.evaluation.ranker import VectorRanker
 from braidrec.tracking.messages import Status
 from braidrec.tracking.naming import redact
 from braidrec.tracking.run import DatasetLineage, MlflowRun
-from braidrec.tracking.store import absolute_tracking_uri, default_tracking_uri
+from braidrec.tracking.store import absolute_tracking_uri, artifact_location, default_tracking_uri
 from braidrec.training.events import Listener
 from braidrec.training.features import modalities_of
 from braidrec.training.result import TrainResult
 from braidrec.training.run_folder import RunFolder
 
 RUN_FILE = "mlflow.json"
+
+
+def tracking_uri_of(config: RunConfig, prefix: str = "") -> str | None:
+    """The absolute URI at which a run, or a sweep of such runs, is tracked; None if tracking is off.
+
+    Args:
+        prefix: of the run's keys in what the user wrote, such as "run.".
+    Raises:
+        ConfigError: remote storage without a tracking URI, or one that cannot be used.
+    """
+    tracking = config.tracking
+    if not tracking.enabled:
+        return None
+    try:
+        uri = absolute_tracking_uri(tracking.uri or default_tracking_uri(config.storage))
+        artifact_location(uri, tracking.artifacts)
+    except ValueError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+    return uri
 
 
 def lineage_of(dataset: DatasetFolder, config: RunConfig) -> DatasetLineage:
@@ -54,27 +73,24 @@ class Tracked:
     ) -> None:
         self._config, self._folder = config, run_folder
         self._run: MlflowRun | None = None
-        if not config.tracking.enabled:
+        uri = tracking_uri_of(config)
+        if uri is None:
             return
         known = run_folder.read_json(RUN_FILE) or {}
-        try:
-            uri = absolute_tracking_uri(config.tracking.uri or default_tracking_uri(config.storage))
-            self._run = MlflowRun(
-                uri=uri,
-                experiment=config.tracking.experiment,
-                run_name=run_folder.name,
-                outbox_path=files_on_their_way(run_folder.location) / "mlflow_outbox.jsonl",
-                run_key=run_folder.key,
-                existing_run_id=known.get("run_id") if known.get("uri") == redact(uri) else None,
-                tags={**config.tracking.tags, **tags},
-                system_metrics=config.tracking.system_metrics,
-                flush_seconds=config.tracking.flush_seconds,
-                artifacts=config.tracking.artifacts,
-                inform=inform,
-                on_run_id=self._remember,
-            )
-        except ValueError as error:
-            raise ConfigError(f"tracking.uri: {error}") from None
+        self._run = MlflowRun(
+            uri=uri,
+            experiment=config.tracking.experiment,
+            run_name=run_folder.name,
+            outbox_path=files_on_their_way(run_folder.location) / "mlflow_outbox.jsonl",
+            run_key=run_folder.key,
+            existing_run_id=known.get("run_id") if known.get("uri") == redact(uri) else None,
+            tags={**config.tracking.tags, **tags},
+            system_metrics=config.tracking.system_metrics,
+            flush_seconds=config.tracking.flush_seconds,
+            artifacts=config.tracking.artifacts,
+            inform=inform,
+            on_run_id=self._remember,
+        )
 
     @property
     def listeners(self) -> tuple[Listener, ...]:

@@ -131,12 +131,15 @@ def test_every_verdict(changes: dict[str, Any], spread: float | None, verdict: s
     assert verdict_of(statistics(**changes), spread, 0.05) == verdict
 
 
+REASONS = {3: {"braidrec.failure": "diverged"}, 4: {"braidrec.stopped": "less promising"}}
+
+
 def make_sweep(store: Store, name: str = "fusion", winner: int = 2) -> str:
     parent = store.sweep(name, files={"winner.yaml": f"# {name}\n"}, winner=winner)
     for number, (timing, rate) in enumerate([("early", 0.1), ("late", 0.2), ("early", 0.3), ("late", 0.01)], start=1):
         settings = {"model.fusion.timing": timing, "objective.rate": rate}
         state = {3: "failed", 4: "stopped_early"}.get(number, "finished")
-        tags = searched(parent, number, settings, state) | ({"braidrec.failure": "diverged"} if number == 3 else {})
+        tags = searched(parent, number, settings, state) | {"braidrec.end_reason": "FINISHED"} | REASONS.get(number, {})
         store.add(f"{name}-{number}", tags=tags, curve=[0.1 * number], status="FAILED" if number == 3 else "FINISHED")
     for number in (1, 2):
         for seed in (1, 2):
@@ -153,7 +156,7 @@ def test_a_sweep(store: Store) -> None:
     assert [(each.label, each.seeds) for each in found.contenders] == [("trial 2", ("1", "2")), ("trial 1", ("1", "2"))]
     assert [trial.state for trial in found.trials] == ["finished", "finished", "failed", "stopped_early"]
     assert found.trials[3].settings == {"model.fusion.timing": "late", "objective.rate": 0.01}
-    assert found.trials[2].reason == "diverged"
+    assert [trial.reason for trial in found.trials] == ["FINISHED", "FINISHED", "diverged", "less promising"]
     assert found.conclusions[0].startswith("trial 2 (timing=late) is best on validation (recall@20 0.5000)")
     assert (found.title, found.winner_yaml, found.best_on_test) == ("fusion", "# fusion\n", {})
     assert read(store).contenders == found.contenders  # the experiment holds nothing else

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import fs as pafs
 from search_cases import ended, planted_run, sweep_config
 
-from braidrec.config.load import validate
+from braidrec.config.load import ConfigError, validate
 from braidrec.config.run import RunConfig
 from braidrec.data.storage import Location
 from braidrec.search import report as report_module
@@ -16,9 +16,13 @@ from braidrec.search.folder import SweepFolder, stored_config
 from braidrec.search.records import TrialRecord
 from braidrec.search.tracked import TrackedSweep
 from braidrec.tracking.messages import RunIdentity
+from braidrec.tracking.trials import WAIT_SECONDS
 from braidrec.training.run_folder import RunFolder
+from braidrec.training.tracked import tracking_uri_of
 
-Settled = list[tuple[Any, dict[str, str], str | None]]
+Values = dict[str, str | None]
+Settled = list[tuple[Any, Values, str | None]]
+NO_REASON: Values = {"braidrec.failure": None, "braidrec.stopped": None}
 
 
 class Children:
@@ -27,19 +31,21 @@ class Children:
     def __init__(self) -> None:
         self.settled: Settled = []
         self.made: list[RunIdentity] = []
+        self.waited: list[float] = []
 
-    def settle(self, run_id: str, values: dict[str, str], end_as: str | None = None) -> None:
+    def settle(self, run_id: str, values: Values, end_as: str | None = None) -> None:
         self.settled.append((run_id, values, end_as))
 
-    def make(
-        self, identity: RunIdentity, values: dict[str, str], end_as: str, on_run_id: Callable[[str], None]
-    ) -> None:
+    def make(self, identity: RunIdentity, values: Values, end_as: str, on_run_id: Callable[[str], None]) -> None:
         self.made.append(identity)
         self.settled.append((None, values, end_as))
         on_run_id("made")
 
     def wait(self) -> bool:
         return True
+
+    def close(self, seconds: float) -> None:
+        self.waited.append(seconds)
 
 
 def tracked_sweep(tmp_path: Path, place: Location) -> tuple[TrackedSweep, SweepFolder, Children, list[str]]:
@@ -73,7 +79,7 @@ def test_a_state_that_could_not_be_written_at_first_is_written_at_the_end(swept:
     assert children.settled == [] and record.mlflow_run_id is None, "MLflow has not answered the training yet"
     learn_id(folder, record, "r1")
     tracked.settle(record, for_good=True)
-    assert children.settled == [("r1", {"braidrec.trial_state": "finished"}, "FINISHED")]
+    assert children.settled == [("r1", {"braidrec.trial_state": "finished", **NO_REASON}, "FINISHED")]
     assert record.mlflow_run_id == "r1"
 
 
@@ -84,7 +90,7 @@ def test_a_state_that_could_not_be_written_at_first_is_written_at_the_end(swept:
         ("stopped_early", "late", {"braidrec.trial_state": "stopped_early", "braidrec.stopped": "late"}, "FINISHED"),
     ],
 )
-def test_states_and_reasons(swept: Any, state: str, reason: str, values: dict[str, str], end_as: str) -> None:
+def test_states_and_reasons(swept: Any, state: str, reason: str, values: Values, end_as: str) -> None:
     tracked, folder, children, _ = swept
     record = ended(1, {}, 0.5, state)
     record.reason = reason
@@ -92,7 +98,28 @@ def test_states_and_reasons(swept: Any, state: str, reason: str, values: dict[st
     tracked.settle(record)
     tracked.settle(record, for_good=True)
     # While the sweep runs, only a failed training is closed: others close their run themselves.
+    values = {**NO_REASON, **values}
     assert children.settled == [("r1", values, "FAILED" if state == "failed" else None), ("r1", values, end_as)]
+
+
+@pytest.mark.parametrize("prefix", ["", "run."])
+def test_a_place_that_mlflow_cannot_use_is_named_once_by_its_key(tmp_path: Path, prefix: str) -> None:
+    for tracking, wanted in (({"uri": "ftp://nowhere"}, "tracking.uri='ftp"), ({}, "storage='s3://bucket' is remote")):
+        base = validate(RunConfig, {**planted_run(tmp_path), "storage": "s3://bucket", "tracking": tracking}, "test")
+        with pytest.raises(ConfigError) as refused:
+            tracking_uri_of(base, prefix)
+        assert str(refused.value).startswith(prefix + wanted)
+    off = validate(RunConfig, {**planted_run(tmp_path), "tracking": {"enabled": False, "uri": "ftp://nowhere"}}, "test")
+    assert tracking_uri_of(off, prefix) is None
+
+
+def test_a_killed_driver_waits_for_mlflow_no_longer_than_it_may(swept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked, _, children, _ = swept
+    given: list[float | None] = []
+    monkeypatch.setattr(tracked._parent, "finish", lambda status, reason, seconds: given.append(seconds))
+    tracked.finish("KILLED", "stopped by SIGTERM", 2.0)
+    tracked.finish("FINISHED")
+    assert children.waited == [2.0, WAIT_SECONDS] and given == [2.0, None]
 
 
 def test_a_trial_that_fails_before_it_has_a_run_is_given_one_that_the_training_would_find(swept: Any) -> None:

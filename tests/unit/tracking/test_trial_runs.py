@@ -26,7 +26,10 @@ class Client:
         self.tags.setdefault(run_id, {})[key] = value
 
     def get_run(self, run_id: str) -> Any:
-        return SimpleNamespace(info=SimpleNamespace(status=self.status))
+        return SimpleNamespace(info=SimpleNamespace(status=self.status), data=SimpleNamespace(tags=self.tags[run_id]))
+
+    def delete_tag(self, run_id: str, key: str) -> None:
+        del self.tags[run_id][key]  # like MLflow it refuses where there is none
 
     def set_terminated(self, run_id: str, status: str) -> None:
         self.ends.append((run_id, status))
@@ -50,6 +53,16 @@ def test_a_run_is_ended_only_if_nobody_else_has(
     assert client.tags == {"a": {"state": "failed"}, "b": {"state": "finished"}} and client.ends == ends
     runs.close()
     assert said == []
+
+
+def test_a_reason_that_is_no_more_is_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    runs, said = runs_with(client, monkeypatch)
+    runs.settle("a", {"state": "stopped_early", "stopped": "budget.epochs=2 is used up", "failure": None})
+    assert runs.wait(10) and client.tags["a"] == {"state": "stopped_early", "stopped": "budget.epochs=2 is used up"}
+    runs.settle("a", {"state": "finished", "stopped": None, "failure": None})
+    runs.close()
+    assert client.tags == {"a": {"state": "finished"}} and said == []
 
 
 def test_what_failed_is_tried_once_more_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
