@@ -4,12 +4,13 @@ import hashlib
 import json
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import yaml
 
+from braidrec.config.base import Strict
 from braidrec.config.load import ConfigError, to_yaml, validate
 from braidrec.config.run import RunConfig
 from braidrec.data.storage import Location
@@ -168,8 +169,11 @@ class RunFolder:
 
 
 def config_hash(config: RunConfig) -> str:
-    """Identity of everything that determines the numbers of a run (not of who computes them, or where they go)."""
-    flat = _flat(config.to_plain())
+    """Identity of everything that determines the numbers of a run (not of who computes them, or where they go).
+
+    What is at its default counts for nothing, so that a key that is new leaves the hash of runs begun before it.
+    """
+    flat = _flat(_given(config, config.to_plain()))
     kept = {k: v for k, v in flat.items() if not any(k == may or k.startswith(f"{may}.") for may in MAY_CHANGE)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -221,6 +225,27 @@ def check_name(name: str) -> None:
     """
     if not _is_name(name):
         raise ConfigError(f"name: {name!r} must consist of letters, digits, '-', '_' and '.', and not start with a '.'")
+
+
+def _given(value: Any, plain: Any) -> Any:
+    """Of a plain value the keys whose defaults are others, and `kind` everywhere, which says whose keys they are.
+
+    Args:
+        value: the same as it was validated.
+    """
+    if isinstance(value, Strict):
+        fields = type(value).model_fields.items()
+        kept = [
+            name
+            for name, field in fields
+            if name == "kind" or getattr(value, name) != field.get_default(call_default_factory=True)
+        ]
+        return {name: _given(getattr(value, name), plain[name]) for name in kept}
+    if isinstance(value, Mapping):
+        return {name: _given(inner, plain[name]) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_given(inner, of_inner) for inner, of_inner in zip(value, plain, strict=True)]
+    return plain
 
 
 def _flat(value: Any, key: str = "") -> dict[str, Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from training_runs import run_config
 
-from braidrec.config.load import ConfigError
-from braidrec.config.run import RunConfig
+from braidrec.config.load import ConfigError, load_config
+from braidrec.config.run import RunConfig, TrainingConfig
 from braidrec.data.storage import Location
 from braidrec.training.run_folder import MAY_CHANGE, RunFolder, config_hash
 
@@ -133,6 +133,42 @@ def test_the_hash_is_of_what_determines_the_numbers(tmp_path: Path) -> None:
     base = config_hash(config(tmp_path))
     for override in ("seed=1", "model.dim=9", "training.batch_size=128", "objective.regulariser=0.5"):
         assert config_hash(config(tmp_path, override)) != base
+
+
+class LaterTraining(TrainingConfig):
+    """As of a version with one more key."""
+
+    added: float = 0.5
+
+
+class LaterRun(RunConfig):
+    training: LaterTraining = LaterTraining()
+    more: tuple[int, ...] = ()
+
+
+@pytest.mark.parametrize(
+    "overrides", [(), ("model.dim=8",), ("training.batch_size=60", "model.encoder={kind: mf, biases: true}")]
+)
+def test_keys_that_come_later_leave_the_hash_at_their_defaults(overrides: tuple[str, ...]) -> None:
+    given = ["data.path=x", *overrides]
+    before = config_hash(load_config(RunConfig, [], given))
+    assert config_hash(load_config(LaterRun, [], given)) == before
+    assert config_hash(load_config(LaterRun, [], [*given, "training.added=0.6"])) != before
+    assert config_hash(load_config(LaterRun, [], [*given, "more=[1]"])) != before
+
+
+def test_the_hash_tells_kinds_apart_though_all_their_keys_are_at_their_defaults() -> None:
+    contrast = "model.self_supervision.a={kind: contrast, first: {kind: %s}, loss: {kind: %s}}"
+    given = [
+        *(f"model.encoder={{kind: {kind}}}" for kind in ("mf", "lightgcn", "ngcf", "graphsage", "vbpr")),
+        *(f"objective.loss={{kind: {kind}}}" for kind in ("hinge", "rating_mse")),
+        *(contrast % kinds for kinds in (("edge_dropout", "info_nce"), ("node_dropout", "info_nce"))),
+        contrast % ("edge_dropout", "jensen_shannon"),
+        "model.item_graph={}",
+        "model.item_graph={learned: {}}",
+    ]
+    hashes = [config_hash(load_config(RunConfig, [], ["data.path=x", one])) for one in given]
+    assert len(set(hashes)) == len(hashes)
 
 
 def test_other_data_is_refused(tmp_path: Path) -> None:
