@@ -1,14 +1,13 @@
 """How many trials run at a time, and what each gets."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig, WorkersConfig
-from braidrec.training.ray_runner import hundredths, most_cpus_each
+from braidrec.training.ray_runner import hundredths, most_cpus_each, threads_each
 
 CONTROLLER_CPUS = 0.01
 """Of a trial that trains on workers of its own: its process only waits for them."""
@@ -58,11 +57,11 @@ def share(config: RunConfig, concurrency: int | None, nodes: Sequence[Mapping[st
     free = list(cpus)
     if count > 1:
         free[free.index(max(free))] -= 1
-    each = workers.cpus or (1.0 if count == 1 else min(1.0, most_cpus_each(free, count)))
-    room = [math.floor(own / each + 1e-9) if each > 0 else 0 for own in free]
     gpu_room = [math.floor(own) for own in gpus]
-    places = [min(pair) for pair in zip(room, gpu_room, strict=True)] if workers.gpu else room
-    possible = sum(places) // count
+    places = gpu_room if workers.gpu else None
+    each = workers.cpus or (1.0 if count == 1 else min(1.0, most_cpus_each(free, count, places)))
+    room = [math.floor(own / each + 1e-9) if each > 0 else 0 for own in free]
+    possible = sum(min(pair) for pair in zip(room, places or room, strict=True)) // count
     if possible < 1:
         raise ConfigError(_too_small(workers, count, each, cpus, gpus))
     if concurrency is not None and workers.gpu and concurrency > sum(gpu_room) // count:
@@ -70,10 +69,12 @@ def share(config: RunConfig, concurrency: int | None, nodes: Sequence[Mapping[st
     at_once = concurrency or possible
     # What the waiting processes hold comes off the workers' share: Ray Data needs its CPU whole.
     held = CONTROLLER_CPUS * at_once if count > 1 else 0.0
-    each = min(each, hundredths(most_cpus_each([own - held for own in free], at_once * count)))
+    each = min(each, hundredths(most_cpus_each([own - held for own in free], at_once * count, places)))
     if each <= 0:
         raise ConfigError(f"concurrency={at_once}: so many shares of {sum(free):g} CPUs are less than a hundredth")
-    threads = workers.threads or max(1, min(int(_cores(cpus)) // -(-at_once * count // len(nodes)), 64))
+    # Where only some nodes have a GPU, the others hold no process.
+    used = [own if gpu else 0.0 for own, gpu in zip(cpus, gpu_room, strict=True)] if workers.gpu else cpus
+    threads = workers.threads or min(threads_each(used, at_once * count), 64)
     return Share(
         concurrency=at_once,
         resources=_resources(workers, count, each),
@@ -81,11 +82,6 @@ def share(config: RunConfig, concurrency: int | None, nodes: Sequence[Mapping[st
             update={"num": 0 if count == 1 else count, "cpus": each if count > 1 else None, "threads": threads}
         ),
     )
-
-
-def _cores(cpus: Sequence[float]) -> float:
-    """Of a node. On one machine they are counted, for its logical CPUs may be more; else Ray's figure has to do."""
-    return len(os.sched_getaffinity(0)) if len(cpus) == 1 else sum(cpus) / len(cpus)
 
 
 def _too_small(workers: WorkersConfig, count: int, each: float, cpus: Sequence[float], gpus: Sequence[float]) -> str:

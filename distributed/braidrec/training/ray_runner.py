@@ -105,18 +105,33 @@ def placement(config: RunConfig, node_cpus: Sequence[float]) -> Placement:
     cpus = workers.cpus or max(0.01, hundredths(most))
     if cpus > 1:
         cpus = float(int(cpus))
-    # On one machine the cores are counted: its logical CPUs may be more. Elsewhere Ray's figure has to do.
-    nodes = len(node_cpus)
-    cores = len(os.sched_getaffinity(0)) if nodes == 1 else sum(node_cpus) / nodes
-    share = max(1, int(cores) // -(-workers.num // nodes))
     reserved = None if workers.cpus is None else max(1, int(workers.cpus))
-    return Placement(cpus=cpus, threads=workers.threads or reserved or share)
+    return Placement(cpus=cpus, threads=workers.threads or reserved or threads_each(node_cpus, workers.num))
 
 
-def most_cpus_each(free: Sequence[float], workers: int) -> float:
-    """The largest share of which the nodes can hold `workers`: that of some node among some number of them."""
-    shares = sorted((cpus / count for cpus in free for count in range(1, workers + 1) if cpus > 0), reverse=True)
-    return next((share for share in shares if sum(int(cpus / share + 1e-9) for cpus in free) >= workers), 0.0)
+def most_cpus_each(free: Sequence[float], workers: int, places: Sequence[int] | None = None) -> float:
+    """The largest share of which the nodes can hold `workers`: that of some node among some number of them.
+
+    Args:
+        free: CPUs of each node.
+        places: how many workers each can hold, however small; None: any number.
+    """
+    room = places or [workers] * len(free)
+    nodes = [(cpus, most) for cpus, most in zip(free, room, strict=True) if cpus > 0]
+    shares = sorted((cpus / count for cpus, _ in nodes for count in range(1, workers + 1)), reverse=True)
+    fits = (share for share in shares if sum(min(int(cpus / share + 1e-9), most) for cpus, most in nodes) >= workers)
+    return next(fits, 0.0)
+
+
+def threads_each(node_cpus: Sequence[float], processes: int) -> int:
+    """Of the cores of a node its share for each of so many processes, which are spread evenly; 1 at least.
+
+    On one machine the cores are counted, for its logical CPUs may be more; of several Ray's figure has to do. A node
+    without a CPU, such as a head that is to hold no work, gets no process.
+    """
+    nodes = [cpus for cpus in node_cpus if cpus > 0]
+    cores = len(os.sched_getaffinity(0)) if len(node_cpus) == 1 else sum(nodes) / len(nodes)
+    return max(1, int(cores) // -(-processes // len(nodes)))
 
 
 def hundredths(cpus: float) -> float:

@@ -77,10 +77,24 @@ def test_gpus_and_cpus_have_to_be_on_one_node() -> None:
         share(run(num=0, gpu=True, cpus=4), None, nodes)
 
 
+def test_shares_are_of_the_nodes_that_have_a_gpu() -> None:
+    nodes = [{"CPU": 16}, {"CPU": 2, "GPU": 4}, {"CPU": 0, "GPU": 1}]
+    found = share(run(num=0, gpu=True), 4, nodes)
+    assert found.resources == {"CPU": 0.5, "GPU": 1}, "though sixteen CPUs are free where no GPU is"
+    one_gpu_each = [{"CPU": 16, "GPU": 1}, {"CPU": 2, "GPU": 8}]
+    assert share(run(num=0, gpu=True, cpus=4), 1, one_gpu_each).resources["CPU"] == 4.0
+    assert share(run(num=0, gpu=True), 5, one_gpu_each).resources["CPU"] == 0.5, "one on the first, four on the second"
+
+
 def test_threads_are_a_share_of_a_nodes_cores() -> None:
     four = [{"CPU": 8}] * 4
     assert share(run(num=0), 8, four).workers.threads == 4, "two on each node of eight"
     assert share(run(num=2), 4, four).workers.threads == 4
+    head = {"CPU": 0}  # which holds no work
+    assert share(run(num=0), 8, [head, *four]).workers.threads == 4
+    gpus = [{"CPU": 32}, {"CPU": 8, "GPU": 2}, {"CPU": 8, "GPU": 2}]
+    assert share(run(num=0, gpu=True), 4, gpus).workers.threads == 4
+    assert share(run(num=0, gpu=True), 2, gpus[:2]).workers.threads == 4, "whatever cores this machine has"
 
 
 def test_the_cpu_of_ray_data_is_taken_from_the_node_that_has_most() -> None:

@@ -64,5 +64,6 @@ def test_threads_are_a_share_of_the_cores() -> None:
     cores = len(os.sched_getaffinity(0))
     assert placement(config(1), [64]).threads == cores
     assert placement(config(4), [16, 16]).threads == 8
+    assert placement(config(4), [0, 16, 16]).threads == 8, "a head without CPUs holds no worker"
     assert placement(config(2, "workers.cpus=3"), [16, 16]).threads == 3
     assert placement(config(2, "workers.cpus=3", "workers.threads=5"), [16, 16]).threads == 5
