@@ -3,7 +3,6 @@ starts."""
 
 import difflib
 import math
-import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,11 +12,12 @@ from typing import Any
 from braidrec.config.load import ConfigError, merged, read_plain, validate
 from braidrec.config.model import ModalitiesConfig, UserModalitiesConfig
 from braidrec.config.run import RunConfig
-from braidrec.config.sweep import DimensionConfig, GridConfig, SweepConfig
+from braidrec.config.sweep import GridConfig, RandomConfig, SweepConfig
 from braidrec.data.description import Side
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import higher_is_better, metric_names
-from braidrec.search.space import Point, Space, lies_below, values_of, with_point
+from braidrec.search.space import Point, Space, lies_below, with_point
+from braidrec.search.suggest import Suggester
 from braidrec.training.check import check_run
 from braidrec.training.driver import open_dataset, with_absolute_places
 from braidrec.training.features import modalities_of
@@ -119,10 +119,13 @@ class Runs:
                 if number < GRID_POINTS_CHECKED:
                     yield point
             return
-        # Not the suggestions: only a sample of what they may be.
-        drawn = random.Random(0)
-        for _ in range(POINTS_CHECKED):
-            yield self.space.walk(lambda _, dimension: _drawn(dimension, drawn))
+        # Not those of the sweep, which depend on results: only a sample of what they may be.
+        sample = Suggester(self.space, RandomConfig(), 0, "max")
+        for number in range(1, POINTS_CHECKED + 1):
+            suggested = sample.suggest(number)
+            if suggested is None:
+                return
+            yield suggested
 
 
 def _sign_of(metric: str, base: RunConfig) -> int:
@@ -149,19 +152,6 @@ def _surrounding(config: RunConfig, folder: DatasetFolder) -> Surrounding:
     dims = {side: {name: math.prod(shape) for name, shape in of_side.items()} for side, of_side in shapes.items()}
     precision = config.training.propagation.precision
     return Surrounding(dims=dims["item"], user_dims=dims["user"], precision=precision, shapes=shapes["item"])
-
-
-def _drawn(dimension: DimensionConfig, drawn: random.Random) -> Any:
-    """A value that may be suggested, with the probability with which a random search suggests it."""
-    if dimension.choice is not None or dimension.step is not None:
-        return drawn.choice(values_of(dimension) or ())
-    low, high = getattr(dimension, dimension.form)
-    if dimension.form == "integer":
-        return drawn.randint(low, high)
-    if dimension.form == "uniform":
-        return drawn.uniform(low, high)
-    value = math.exp(drawn.uniform(math.log(low), math.log(high)))
-    return round(value) if dimension.form == "log_integer" else min(high, max(low, value))
 
 
 def shown(point: Mapping[str, Any]) -> str:

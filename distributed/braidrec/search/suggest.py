@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from braidrec.config.sweep import DimensionConfig, GridConfig, RandomConfig, TPEConfig
 from braidrec.search.records import TrialRecord
-from braidrec.search.space import STEP_DECIMALS, Point, Space
+from braidrec.search.space import STEP_DECIMALS, Point, Space, extremes
 
 TRIES_BY_MODEL = 10
 TRIES = 400
@@ -112,13 +112,13 @@ def distribution(dimension: DimensionConfig) -> BaseDistribution:
     if dimension.choice is not None:
         return CategoricalDistribution([_stored(dimension, value) for value in dimension.choice])
     if dimension.integer is not None:
-        return IntDistribution(*dimension.integer, step=int(step or 1))
+        return IntDistribution(*extremes(dimension), step=int(step or 1))
     if dimension.log_integer is not None:
         return IntDistribution(*dimension.log_integer, log=True)
     if dimension.log_uniform is not None:
         return FloatDistribution(*dimension.log_uniform, log=True)
     assert dimension.uniform is not None
-    return FloatDistribution(*dimension.uniform, step=step)
+    return FloatDistribution(*extremes(dimension), step=step)
 
 
 def _stored(dimension: DimensionConfig, value: Any) -> Any:

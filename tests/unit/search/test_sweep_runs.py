@@ -1,7 +1,6 @@
 """From a sweep to its runs: the base, the objective, and everything that is refused before anything starts."""
 
 import math
-import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,10 @@ def test_values_that_are_never_suggested_refuse_no_sweep(
 
 def test_a_range_on_a_logarithmic_scale_is_looked_at_over_all_its_orders(tmp_path: Path) -> None:
     """Drawn evenly, nine of ten values would lie in the highest of five orders of magnitude."""
-    draws = random.Random(0)
-    dimension = sweep_config({"a": {"log_uniform": [1e-6, 1e-1]}}, algorithm={"kind": "tpe"}, budget={"trials": 1})
-    found = [runs_module._drawn(dimension.space["a"], draws) for _ in range(300)]
+    key, keys = "training.optimizer.learning_rate", {"algorithm": {"kind": "tpe"}, "budget": {"trials": 1}}
+    sweep = sweep_config({key: {"log_uniform": [1e-6, 1e-1]}}, run=planted_run(tmp_path), **keys)
+    found = [point[key] for point in Runs.of(sweep)._more_points(sweep)]
+    assert len(set(found)) == runs_module.POINTS_CHECKED
     orders = Counter(math.floor(math.log10(value)) for value in found)
     assert all(1e-6 <= value <= 1e-1 for value in found)
     assert set(orders) == {-6, -5, -4, -3, -2} and min(orders.values()) > 30
