@@ -27,10 +27,9 @@ from braidrec.training.context import SingleProcess
 from braidrec.training.model_factory import build_model
 from braidrec.training.objective_factory import build_objective
 from braidrec.training.run_folder import RunFolder
+from braidrec.training.saved_state import TABLE, load_model, without_optimizer
 from braidrec.training.untrained import is_untrained, ranker_from, ranker_tensors
 from braidrec.training.world import World, open_world, surrounding_of
-
-_UNFINISHED = "run {name!r} in {uri} has no result yet: finish it with --resume {name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,27 +82,19 @@ def open_run(
             not use.
         CheckpointError: the checkpoint of its best epoch is damaged.
     """
-    folder = _find(run, storage)
-    result: dict[str, Any] | None = folder.read_json("result.json")
-    if result is None:
-        raise ConfigError(_UNFINISHED.format(name=folder.name, uri=folder.uri))
-    config = folder.config()
-    data = DatasetFolder.open(data_path or config.data.path)
-    folder.check_same_data(data.digest)
-    context = SingleProcess()
+    opened = _opened(run, storage, data_path)
+    config, data = opened.config, opened.data
     hidden = hidden_items(config, data, drop_modality, drop_seed) if drop_modality else None
-    world = open_world(config, data, context, hidden)
-    store = CheckpointStore(folder.checkpoints, warn=lambda message: None)
-    tensors, _ = store.load(result["best_epoch"], wanted=lambda name: not name.startswith("optimizer:"))
+    world = open_world(config, data, SingleProcess(), hidden)
     objective = build_objective(config, data, world.interactions)
     return FinishedRun(
-        folder=folder,
+        folder=opened.folder,
         config=config,
         data=data,
         interactions=world.interactions,
         present=world.present,
-        ranker=_ranker(config, tensors, world, objective, anew=hidden is not None),
-        best_epoch=result["best_epoch"],
+        ranker=_ranker(opened, world, objective, anew=hidden is not None),
+        best_epoch=opened.best_epoch,
         ranks_by_cosine=objective.ranks_by_cosine,
     )
 
@@ -130,26 +121,47 @@ def open_trained(run: str, storage: str = "runs", data_path: str | None = None) 
     Raises:
         ConfigError: also for a run of a recommender that is not trained.
     """
+    opened = _opened(run, storage, data_path)
+    config = opened.config
+    if is_untrained(config):
+        raise ConfigError(
+            f"run {opened.folder.name!r} is of model.encoder.kind={config.model.encoder.kind}, which has no model"
+        )
+    world = open_world(config, opened.data, SingleProcess())
+    model, tables = _model(opened, world)
+    return TrainedModel(folder=opened.folder, config=config, model=model, tables=tables, world=world)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A run with a result, and the data that it was trained on."""
+
+    folder: RunFolder
+    config: RunConfig
+    data: DatasetFolder
+    best_epoch: int
+
+    @property
+    def name(self) -> str:
+        return f"run {self.folder.name!r} in {self.folder.uri}"
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What was saved of the best epoch, but for what only training needs."""
+        store = CheckpointStore(self.folder.checkpoints, warn=lambda message: None)
+        return store.load(self.best_epoch, wanted=without_optimizer)[0]
+
+
+def _opened(run: str, storage: str, data_path: str | None) -> _Opened:
     folder = _find(run, storage)
     result: dict[str, Any] | None = folder.read_json("result.json")
     if result is None:
-        raise ConfigError(_UNFINISHED.format(name=folder.name, uri=folder.uri))
-    config = folder.config()
-    if is_untrained(config):
         raise ConfigError(
-            f"run {folder.name!r} is of model.encoder.kind={config.model.encoder.kind}, which has no model"
+            f"run {folder.name!r} in {folder.uri} has no result yet: finish it with --resume {folder.name}"
         )
+    config = folder.config()
     data = DatasetFolder.open(data_path or config.data.path)
     folder.check_same_data(data.digest)
-    world = open_world(config, data, SingleProcess())
-    tensors, _ = CheckpointStore(folder.checkpoints, warn=lambda message: None).load(result["best_epoch"])
-    return TrainedModel(
-        folder=folder,
-        config=config,
-        model=_model(config, tensors, world),
-        tables=with_prefix("table", tensors),
-        world=world,
-    )
+    return _Opened(folder=folder, config=config, data=data, best_epoch=result["best_epoch"])
 
 
 def _find(run: str, storage: str) -> RunFolder:
@@ -159,20 +171,21 @@ def _find(run: str, storage: str) -> RunFolder:
     return RunFolder.existing(absolute_place(storage), run)
 
 
-def _ranker(
-    config: RunConfig, tensors: dict[str, torch.Tensor], world: World, objective: RowLoss, *, anew: bool
-) -> Ranker:
+def _ranker(opened: _Opened, world: World, objective: RowLoss, *, anew: bool) -> Ranker:
     """
     Args:
         anew: the features are not those of the run, so neighbours by content are others too.
     """
+    config = opened.config
     if is_untrained(config):
-        made = ranker_tensors(config, world, torch.device("cpu")) if anew else tensors
+        made = ranker_tensors(config, world, torch.device("cpu")) if anew else opened.tensors()
         return ranker_from(config, world.folder, made)
-    model, vectors = _vectors(config, tensors, world)
+    model, tables = _model(opened, world)
+    device = torch.device("cpu")
+    graph = FullGraph(world.relations.fixed, device=device, kernel=choose_kernel(device))
     return ranker_of(
         model,
-        vectors,
+        encode_exactly(model, tables, graph, world.features.fetch, world.num_users, world.cold).vectors,
         world.num_users,
         objective.score_offset,
         cosine=objective.ranks_by_cosine,
@@ -180,17 +193,10 @@ def _ranker(
     )
 
 
-def _model(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> Recommender:
-    model = build_model(config.model, surrounding_of(world))
+def _model(opened: _Opened, world: World) -> tuple[Recommender, dict[str, torch.Tensor]]:
+    """The model as it is evaluated, and its tables."""
+    model, tensors = build_model(opened.config.model, surrounding_of(world)), opened.tensors()
     assert isinstance(model, nn.Module)
-    model.load_state_dict(with_prefix("model", tensors))
+    load_model(model, tensors, opened.name)
     model.eval()
-    return model
-
-
-def _vectors(config: RunConfig, tensors: dict[str, torch.Tensor], world: World) -> tuple[Recommender, torch.Tensor]:
-    model = _model(config, tensors, world)
-    device = torch.device("cpu")
-    graph = FullGraph(world.relations.fixed, device=device, kernel=choose_kernel(device))
-    tables = with_prefix("table", tensors)
-    return model, encode_exactly(model, tables, graph, world.features.fetch, world.num_users, world.cold).vectors
+    return model, with_prefix(TABLE, tensors)

@@ -29,7 +29,7 @@ from braidrec.training.hardening import build_adversary, build_mirror
 from braidrec.training.optimizers import learning_rate_factor, set_learning_rate
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
-from braidrec.training.saved_state import OPTIMIZER, SavedState
+from braidrec.training.saved_state import SavedState, without_optimizer
 from braidrec.training.step import Position, Prepared, TrainStep
 from braidrec.training.timing import PhaseTimer, peak_memory_mb
 from braidrec.training.validation import (
@@ -273,7 +273,7 @@ class Loop:
         best = self.state.best_epoch
         instead = f"the results are those of the last epoch, {self.state.epoch}, not of the best, {best}"
         if self._agreed(lambda: best if self.store.is_good(best, instead=instead) else 0):
-            tensors, _ = self.store.load(best, self.saved.held, wanted=lambda name: not name.startswith(OPTIMIZER))
+            tensors, _ = self.store.load(best, self.saved.held, wanted=without_optimizer)
             self.saved.put(tensors, optimizers=False)
         else:
             self.state = replace(self.state, best_epoch=self.state.epoch)

@@ -66,7 +66,7 @@ class SavedState:
         with torch.no_grad():
             for name, values in with_prefix(TABLE, tensors).items():
                 self._tables[name].weight.copy_(values)
-        self._model.load_state_dict(with_prefix(MODEL, tensors))
+        load_model(self._model, tensors, self._store.folder.uri)
         if optimizers:
             restore_optimizers(self._optimizers, with_prefix(OPTIMIZER, tensors))
 
@@ -110,3 +110,36 @@ class SavedState:
             f"{self._store.folder.uri}: the checkpoint could not be written ({failure}); make room there; the "
             "checkpoints before it are whole, and --resume continues from the newest of them"
         ) from failure
+
+
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Give a model the parameters of a checkpoint.
+
+    Args:
+        tensors: of the checkpoint.
+        where: whose they are, for the message.
+    Raises:
+        CheckpointError: they are not this model's, which another version of the program may have called otherwise.
+    """
+    given = with_prefix(MODEL, tensors)
+    try:
+        model.load_state_dict(given)
+    except RuntimeError as error:
+        wanted = model.state_dict()
+        differ = {
+            "missing": wanted.keys() - given.keys(),
+            "unexpected": given.keys() - wanted.keys(),
+            "of another shape": {
+                name for name in wanted.keys() & given.keys() if wanted[name].shape != given[name].shape
+            },
+        }
+        told = "; ".join(f"{what}: {', '.join(sorted(names))}" for what, names in differ.items() if names)
+        raise CheckpointError(
+            f"{where}: what was saved are not the parameters of the model as it is in this version ({told or error}); "
+            "train it anew with this version"
+        ) from None
+
+
+def without_optimizer(name: str) -> bool:
+    """Whether a tensor of a checkpoint is wanted where nothing is trained any more."""
+    return not name.startswith(f"{OPTIMIZER}:")

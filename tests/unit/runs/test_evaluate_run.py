@@ -15,9 +15,11 @@ import braidrec
 from braidrec.config.load import ConfigError
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
+from braidrec.data.storage import Location
 from braidrec.errors import CheckpointError
 from braidrec.runs.evaluate import EvaluateResult
-from braidrec.runs.finished import open_run
+from braidrec.runs.finished import open_run, open_trained
+from braidrec.training.checkpoint import CheckpointStore
 
 PER_USER = ("recall@5", "recall@20", "ndcg@5", "ndcg@20", "precision@5", "map@20", "mrr@20", "hit_rate@5")
 
@@ -141,6 +143,27 @@ def test_a_damaged_checkpoint_is_refused(lightgcn: Finished, tmp_path: Path) -> 
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match=r"tensors\.safetensors is damaged"):
         braidrec.evaluate(str(tmp_path / "damaged"))
+
+
+def test_parameters_of_another_version_are_refused(fused: Finished, tmp_path: Path) -> None:
+    """By name, in all that opens a run."""
+    shutil.copytree(fused.result.folder, tmp_path / "old")
+    store = CheckpointStore(Location.of(str(tmp_path / "old" / "checkpoints")), warn=lambda message: None)
+    saved, state = store.load(fused.result.best_epoch)
+    moved = next(name for name in saved if name.startswith("model:") and name.endswith(".bias"))
+    saved["model:elsewhere.bias"] = saved.pop(moved)
+    store.save(saved, state)
+    wanted = (
+        rf"run 'old' in .*missing: {moved.removeprefix('model:')}; unexpected: elsewhere\.bias\); "
+        "train it anew with this version"
+    )
+    for use in (open_run, open_trained):
+        with pytest.raises(CheckpointError, match=wanted):
+            use(str(tmp_path / "old"))
+    saved[moved] = saved.pop("model:elsewhere.bias")[:-1].contiguous()
+    store.save(saved, state)
+    with pytest.raises(CheckpointError, match=rf"of another shape: {moved.removeprefix('model:')}\)"):
+        open_run(str(tmp_path / "old"))
 
 
 def test_an_unknown_run_lists_the_others(lightgcn: Finished, ratings: Finished) -> None:
