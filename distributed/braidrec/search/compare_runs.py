@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from braidrec.config.base import ConfigError
 from braidrec.config.compare import CompareConfig
+from braidrec.config.dotted import is_among
 from braidrec.tracking.reader import RunReader, TrackedRun
 
 IGNORED = (
@@ -177,11 +178,7 @@ def settings_of(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
 
 
 def _own_params(run: TrackedRun) -> Mapping[str, str]:
-    return {
-        key: value
-        for key, value in run.params.items()
-        if not any(key == ignored or key.startswith(f"{ignored}.") for ignored in IGNORED)
-    }
+    return {key: value for key, value in run.params.items() if not is_among(key, IGNORED)}
 
 
 def parsed(text: str) -> Any:

@@ -1,6 +1,5 @@
 """A sweep's own folder: its configuration, its trials, their runs, the winner."""
 
-import json
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,7 +10,7 @@ from braidrec.config.sweep import SweepConfig
 from braidrec.config.yaml_text import parse_yaml
 from braidrec.data.storage import Location
 from braidrec.places import absolute_place
-from braidrec.training.run_folder import changed_keys, check_name
+from braidrec.training.run_folder import Folder, changed_keys, check_name
 
 MAY_CHANGE = (
     "name",
@@ -29,19 +28,12 @@ MAY_CHANGE = (
 """Keys that may differ when a sweep goes on: how much, how fast, and where things are."""
 
 
-class SweepFolder:
+class SweepFolder(Folder):
     """`<run.storage>/<name>/`.
 
     config.yaml (with the base written into it), search_space.json, trials.json, seconds.json, sweep.json (a random key,
     the data's digest), winner.yaml, report.html; runs/ with a folder for every training; tune/ while one is going on.
     """
-
-    def __init__(self, location: Location) -> None:
-        self.location = location
-
-    @property
-    def name(self) -> str:
-        return self.location.name
 
     @property
     def runs(self) -> Location:
@@ -80,8 +72,8 @@ class SweepFolder:
 
     def begin(self, sweep: SweepConfig, space: dict[str, Any], digest: str) -> None:
         """Write down what is searched."""
-        self.location.child("search_space.json").write_bytes(json.dumps(space, indent=1).encode())
-        self.location.child("config.yaml").write_bytes(to_yaml(sweep).encode())
+        self.write_json("search_space.json", space)
+        self.go_on_with(sweep)
         self.write_json("sweep.json", {"key": secrets.token_hex(16), "dataset": digest})
 
     def go_on_with(self, sweep: SweepConfig) -> None:
@@ -117,14 +109,6 @@ class SweepFolder:
                 f"--resume {self.name}: the sweep was begun on data with digest {known[:12]}…, this data set has "
                 f"{digest[:12]}…: its trials could not be compared; point run.data.path at the same data"
             )
-
-    def write_json(self, file: str, content: Any) -> None:
-        """Store a small JSON file."""
-        self.location.child(file).write_bytes(json.dumps(content, indent=1).encode())
-
-    def read_json(self, file: str) -> Any:
-        """A small JSON file."""
-        return json.loads(self.location.child(file).read_bytes())
 
 
 def stored_config(name: str, overrides: Sequence[str] = ()) -> SweepConfig:

@@ -9,6 +9,7 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
+from braidrec.config.dotted import is_among, lies_below
 from braidrec.config.load import ConfigError, merged, read_plain, validate
 from braidrec.config.model import ModalitiesConfig, UserModalitiesConfig
 from braidrec.config.run import RunConfig
@@ -16,7 +17,7 @@ from braidrec.config.sweep import GridConfig, RandomConfig, SweepConfig
 from braidrec.data.description import Side
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import higher_is_better, metric_names
-from braidrec.search.space import Point, Space, lies_below, with_point
+from braidrec.search.space import Point, Space, with_point
 from braidrec.search.suggest import Suggester
 from braidrec.training.check import check_run
 from braidrec.training.driver import open_dataset, with_absolute_places
@@ -63,7 +64,7 @@ class Runs:
         if isinstance(workers, dict):
             workers.setdefault("num", 0)
         for key in sweep.space:
-            if any(key == kept or lies_below(key, kept) or lies_below(kept, key) for kept in NOT_SEARCHED):
+            if is_among(key, NOT_SEARCHED) or any(lies_below(kept, key) for kept in NOT_SEARCHED):
                 raise ConfigError(f"space.{key}: is no key to search over, for trials have to be comparable")
         space = Space(sweep.space)
         first = next(point for _, point in space.corners())

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from braidrec.config.dotted import lies_below
 from braidrec.config.load import ConfigError
 from braidrec.config.sweep import DimensionConfig
 
@@ -117,11 +118,6 @@ class Space:
     def to_plain(self) -> dict[str, Any]:
         """Dotted key → {"kind", "values" or "low", "high", "log" and "step", "when"}, as it is stored with a sweep."""
         return {key: _plain(dimension) for key, dimension in self.dimensions.items()}
-
-
-def lies_below(key: str, outer: str) -> bool:
-    """Whether a dotted key is within what stands at another one."""
-    return key.startswith(f"{outer}.")
 
 
 def is_active(dimension: DimensionConfig, point: Mapping[str, Any]) -> bool:

@@ -112,13 +112,14 @@ def distribution(dimension: DimensionConfig) -> BaseDistribution:
     if dimension.choice is not None:
         return CategoricalDistribution([_stored(dimension, value) for value in dimension.choice])
     if dimension.integer is not None:
-        return IntDistribution(*extremes(dimension), step=int(step or 1))
+        low, high = extremes(dimension)  # Optuna warns of an end between two steps
+        return IntDistribution(low, high, step=int(step or 1))
     if dimension.log_integer is not None:
         return IntDistribution(*dimension.log_integer, log=True)
     if dimension.log_uniform is not None:
         return FloatDistribution(*dimension.log_uniform, log=True)
-    assert dimension.uniform is not None
-    return FloatDistribution(*extremes(dimension), step=step)
+    low, high = extremes(dimension)
+    return FloatDistribution(low, high, step=step)
 
 
 def _stored(dimension: DimensionConfig, value: Any) -> Any:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from braidrec.config.dotted import leaves
+
 MAX_NAME = 250
 MAX_PARAMETER = 6000
 MAX_TAG = 8000
@@ -38,14 +40,10 @@ def metric_name(name: str) -> str:
     return accepted
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A nested configuration as (dotted key, text) pairs; lists become JSON, None "null", booleans "true"/"false"."""
-    for key, value in config.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{dotted}.")
-        else:
-            yield dotted, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    for key, value in leaves(config):
+        yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def parameters(config: Mapping[str, Any]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from braidrec.config.base import Strict
+from braidrec.config.dotted import is_among, leaves
 from braidrec.config.load import ConfigError, to_yaml, validate
 from braidrec.config.run import RunConfig
 from braidrec.data.storage import Location
@@ -29,12 +30,11 @@ MAY_CHANGE = (
 """Keys that may differ when a run is resumed: who computes, how long, and where things are."""
 
 
-class RunFolder:
-    """`<storage>/<name>/`.
+class Folder:
+    """A folder that belongs to one run or sweep, of whose name it is, and keeps small JSON files.
 
-    config.yaml and run.json (of the start: a random key, the data's digest), lease.json while it is being written,
-    mlflow.json (which MLflow run it is), checkpoints/, metrics.jsonl, curves.html, per_user/, ray/ (Ray's own
-    bookkeeping); result.json once it has finished; evaluations/ and recommendations/ by the jobs of that name.
+    Args:
+        location: of it.
     """
 
     def __init__(self, location: Location) -> None:
@@ -47,6 +47,24 @@ class RunFolder:
     @property
     def uri(self) -> str:
         return self.location.uri
+
+    def write_json(self, file: str, content: Any) -> None:
+        """Store a small JSON file."""
+        self.location.child(file).write_bytes(json.dumps(content, indent=1).encode())
+
+    def read_json(self, file: str) -> Any:
+        """What a small JSON file holds, or None if there is none."""
+        location = self.location.child(file)
+        return json.loads(location.read_bytes()) if location.is_file() else None
+
+
+class RunFolder(Folder):
+    """`<storage>/<name>/`.
+
+    config.yaml and run.json (of the start: a random key, the data's digest), lease.json while it is being written,
+    mlflow.json (which MLflow run it is), checkpoints/, metrics.jsonl, curves.html, per_user/, ray/ (Ray's own
+    bookkeeping); result.json once it has finished; evaluations/ and recommendations/ by the jobs of that name.
+    """
 
     @property
     def checkpoints(self) -> Location:
@@ -155,36 +173,24 @@ class RunFolder:
             self.write_json("run.json", content)
         return str(content[what])
 
-    def write_json(self, file: str, content: dict[str, Any]) -> None:
-        """Store a small JSON file."""
-        self.location.child(file).write_bytes(json.dumps(content, indent=1).encode())
-
-    def read_json(self, file: str) -> dict[str, Any] | None:
-        """A small JSON file, or None if there is none."""
-        location = self.location.child(file)
-        if not location.is_file():
-            return None
-        content: dict[str, Any] = json.loads(location.read_bytes())
-        return content
-
 
 def config_hash(config: RunConfig) -> str:
     """Identity of everything that determines the numbers of a run (not of who computes them, or where they go).
 
     What is at its default counts for nothing, so that a key that is new leaves the hash of runs begun before it.
     """
-    flat = _flat(_given(config, config.to_plain()))
-    kept = {k: v for k, v in flat.items() if not any(k == may or k.startswith(f"{may}.") for may in MAY_CHANGE)}
+    given = leaves(_given(config, config.to_plain()))
+    kept = {key: value for key, value in given if not is_among(key, MAY_CHANGE)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def changed_keys(before: dict[str, Any], after: dict[str, Any], may_change: Sequence[str]) -> list[str]:
     """The keys beside those of `may_change` in which two plain configurations differ, with both values."""
-    then, now = _flat(before), _flat(after)
+    then, now = dict(leaves(before)), dict(leaves(after))
     return [
         f"{key}: {then.get(key)!r} then, {now.get(key)!r} now"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not any(key == may or key.startswith(f"{may}.") for may in may_change)
+        if then.get(key) != now.get(key) and not is_among(key, may_change)
     ]
 
 
@@ -246,11 +252,3 @@ def _given(value: Any, plain: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_given(inner, of_inner) for inner, of_inner in zip(value, plain, strict=True)]
     return plain
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
-        return {
-            k: v for name, inner in value.items() for k, v in _flat(inner, f"{key}.{name}" if key else name).items()
-        }
-    return {key: value}
