@@ -106,11 +106,15 @@ def train(data: Path, place: Path, name: str, *overrides: str, resume: bool = Fa
 
 
 def history(place: Path, name: str) -> list[dict[str, object]]:
-    """All that an epoch reported, but for what the clock and the memory say."""
+    """All that an epoch reported, but for what the clock and the memory say, and whether it was to be the last: of a
+    run that goes on longer one was."""
     lines = [json.loads(line) for line in (place / "runs" / name / "metrics.jsonl").read_text().splitlines()]
     timed = ("seconds/", "memory/", "train/interactions_per_second", "train/seconds")
     return [
-        {**line, "metrics": {key: value for key, value in line["metrics"].items() if not key.startswith(timed)}}
+        {
+            **{key: value for key, value in line.items() if key != "last"},
+            "metrics": {key: value for key, value in line["metrics"].items() if not key.startswith(timed)},
+        }
         for line in lines
     ]
 
