@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from braidrec.evaluation.scoring import whole_inputs
 from braidrec.graph.neighbourhood import FullGraph
 from braidrec.models.contract import FetchFeatures, LearnsRelations, Recommender
-from braidrec.objectives.cosine import unit_rows
+from braidrec.objectives.cosine import directions, unit_rows
 
 TRIPLES_AT_ONCE = 1 << 17
 """Triples that are scored at a time, which bounds the memory beside the vectors."""
@@ -77,7 +77,8 @@ def worst_directions(
         )
     found = {}
     for (name, values), slope in zip(leaves.items(), slopes, strict=True):
-        found[name] = _directions(torch.zeros_like(values) if slope is None else slope, given[name][1])
+        present = given[name][1].unsqueeze(-1)
+        found[name] = torch.zeros_like(values) if slope is None else directions(slope).masked_fill(~present, 0.0)
     return found
 
 
@@ -88,7 +89,7 @@ def random_directions(features: FetchFeatures, modalities: Sequence[str], *, see
     for name in sorted(modalities):
         values, present = features(name, None)
         drawn = torch.randn(values.shape, generator=generator).to(values.device)
-        found[name] = _directions(drawn, present)
+        found[name] = directions(drawn).masked_fill(~present.unsqueeze(-1), 0.0)
     return found
 
 
@@ -117,9 +118,3 @@ def _slopes_of_vectors(vectors: Tensor, triples: Triples, num_users: int, cosine
         loss = softplus((users * (others - items)).sum(-1)).sum()
         loss.backward()  # type: ignore[no-untyped-call]
     return torch.zeros_like(vectors) if leaf.grad is None else leaf.grad
-
-
-def _directions(slopes: Tensor, present: Tensor) -> Tensor:
-    largest = slopes.abs().amax(-1, keepdim=True)
-    scaled = torch.where(largest > 0, slopes / largest.clamp(min=torch.finfo(slopes.dtype).tiny), 0.0)
-    return unit_rows(scaled).masked_fill(~present.unsqueeze(-1), 0.0)

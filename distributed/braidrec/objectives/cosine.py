@@ -20,6 +20,15 @@ def unit_rows(vectors: Tensor) -> Tensor:
     return vectors * inverse
 
 
+def directions(vectors: Tensor) -> Tensor:
+    """`x / ‖x‖₂` over the last dimension of vectors however short: of anything but zeros, which stay. For numbers that
+    nothing is differentiated through, such as gradients, which a batch's mean makes tiny."""
+    largest = vectors.abs().amax(-1, keepdim=True)
+    # To a size at which squares are normal numbers.
+    scaled = torch.where(largest > 0, vectors / largest.clamp(min=torch.finfo(vectors.dtype).tiny), 0.0)
+    return unit_rows(scaled)
+
+
 def cosine(first: Tensor, second: Tensor) -> Tensor:
     """Cosine of the angle between vectors of the last dimension, 0 where one of them is zero."""
     return (unit_rows(first) * unit_rows(second)).sum(-1)

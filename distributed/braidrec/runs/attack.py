@@ -75,11 +75,12 @@ def attack_config(config: AttackConfig, progress: Progress) -> AttackResult:
     modalities = _modalities(config, trained)
     objective = build_objective(trained.config, trained.world.folder, trained.world.interactions)
     evaluation = _evaluation(config, trained)
-    wanted = _attacks(config, trained, modalities, cosine=objective.ranks_by_cosine)
+    graph = _graph(trained)
+    wanted = _attacks(config, trained, graph, modalities, cosine=objective.ranks_by_cosine)
     points = []
     for number, (epsilon, direction, features) in enumerate(wanted):
         progress(number, len(wanted))
-        metrics = _evaluated(trained, objective, evaluation, features)
+        metrics = _evaluated(trained, graph, objective, evaluation, features)
         points.append(AttackPoint(epsilon=epsilon, direction=direction, metrics=metrics))
     progress(len(wanted), len(wanted))
     folder = trained.folder.location.child("evaluations")
@@ -99,14 +100,14 @@ def attack_config(config: AttackConfig, progress: Progress) -> AttackResult:
 
 
 def _attacks(
-    config: AttackConfig, trained: TrainedModel, modalities: tuple[str, ...], *, cosine: bool
+    config: AttackConfig, trained: TrainedModel, graph: FullGraph, modalities: tuple[str, ...], *, cosine: bool
 ) -> list[tuple[float, str, FetchFeatures]]:
     """ε, kind of direction and features of each point of the curve."""
     fetch: FetchFeatures = trained.world.features.fetch
     worst = worst_directions(
         trained.model,
         trained.tables,
-        _graph(trained),
+        graph,
         fetch,
         modalities,
         _triples(trained, config.seed),
@@ -151,10 +152,14 @@ def _evaluation(config: AttackConfig, trained: TrainedModel) -> SplitEvaluation:
 
 
 def _evaluated(
-    trained: TrainedModel, objective: RowLoss, evaluation: SplitEvaluation, features: FetchFeatures
+    trained: TrainedModel,
+    graph: FullGraph,
+    objective: RowLoss,
+    evaluation: SplitEvaluation,
+    features: FetchFeatures,
 ) -> dict[str, float]:
     world = trained.world
-    encoded = encode_exactly(trained.model, trained.tables, _graph(trained), features, world.num_users, world.cold)
+    encoded = encode_exactly(trained.model, trained.tables, graph, features, world.num_users, world.cold)
     ranker = vector_ranker(
         encoded.vectors,
         world.num_users,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from braidrec.models.contract import Inputs
-from braidrec.objectives.cosine import unit_rows
+from braidrec.objectives.cosine import directions
 from braidrec.training.context import Collectives
 
 Target = Literal["features", "embeddings"]
@@ -21,12 +21,10 @@ class Read:
     Attributes:
         nodes: indices of the rows, as they were asked for; None: all in order.
         rows: `[n, width]`, in autograd.
-        present: `[n]` bool, the rows that may be moved; None: all.
     """
 
     nodes: Tensor | None
     rows: Tensor
-    present: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +76,7 @@ class Watch:
         if not _is_of_items(modality):
             return values, present
         rows = values.detach().requires_grad_()
-        self.reads.setdefault(modality, []).append(Read(nodes=items, rows=rows, present=present))
+        self.reads.setdefault(modality, []).append(Read(nodes=items, rows=rows))
         return rows, present
 
     def _table(self, name: str, nodes: Tensor | None) -> Tensor:
@@ -124,7 +122,8 @@ class Adversary:
         found = {}
         for name, of_name in reads.items():
             pairs = [(read, next(of_reads)) for read in of_name]
-            found[name] = _towards(_summed(pairs, context), self.epsilon)
+            slopes = _summed(pairs, context)
+            found[name] = replace(slopes, delta=self.epsilon * directions(slopes.delta))
         return moved(watch.given, self.target, found)
 
 
@@ -165,11 +164,3 @@ def _summed(pairs: Iterable[tuple[Read, Tensor | None]], context: Collectives) -
     return Perturbation(
         nodes=distinct, delta=slopes.new_zeros(len(distinct), slopes.shape[1]).index_add_(0, places, slopes)
     )
-
-
-def _towards(slopes: Perturbation, epsilon: float) -> Perturbation:
-    """Δ from Γ."""
-    largest = slopes.delta.abs().amax(-1, keepdim=True)
-    # To a size at which squares are normal numbers: a batch's mean makes gradients of rows tiny.
-    scaled = torch.where(largest > 0, slopes.delta / largest.clamp(min=torch.finfo(largest.dtype).tiny), 0.0)
-    return replace(slopes, delta=epsilon * unit_rows(scaled))

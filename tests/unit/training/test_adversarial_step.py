@@ -15,7 +15,7 @@ from braidrec.config.run import RunConfig
 from braidrec.data.storage import Location
 from braidrec.models import components
 from braidrec.models.strands import parameter_name
-from braidrec.training.adversary import Adversary, Perturbation, Read, _summed, _towards
+from braidrec.training.adversary import Adversary, Read, _summed
 from braidrec.training.build import Parts
 from braidrec.training.context import SingleProcess
 from braidrec.training.local_worker import LocalWorker
@@ -318,7 +318,7 @@ def test_features_that_are_read_again_for_gradients_are_moved_once(data: Path, m
 
 
 def test_an_item_that_is_read_twice_and_on_two_ranks_is_moved_once() -> None:
-    """By the direction of the sum: pieces of it, in any order, on one rank or two, give the same."""
+    """By the sum: pieces of it, in any order, on one rank or two, give the same."""
     rng = np.random.default_rng(3)
     nodes, slopes = torch.tensor([4, 0, 4, 9, 0, 4]), torch.from_numpy(rng.normal(size=(6, 3)))
     by_node = {node: slopes[nodes == node].sum(0) for node in (0, 4, 9)}
@@ -336,22 +336,19 @@ def test_an_item_that_is_read_twice_and_on_two_ranks_is_moved_once() -> None:
     def read(some: slice) -> tuple[Read, torch.Tensor]:
         return Read(nodes=nodes[some], rows=slopes[some]), slopes[some]
 
-    alone = _towards(_summed([read(slice(0, 2)), read(slice(2, 6))], SingleProcess()), 0.5)
-    shared = _towards(_summed([read(slice(0, 3))], Other()), 0.5)
+    alone = _summed([read(slice(0, 2)), read(slice(2, 6))], SingleProcess())
+    shared = _summed([read(slice(0, 3))], Other())
     for found in (alone, shared):
         assert found.nodes.tolist() == [0, 4, 9]
         for node, delta in zip((0, 4, 9), found.delta, strict=True):
-            torch.testing.assert_close(delta, 0.5 * by_node[node] / by_node[node].norm())
+            torch.testing.assert_close(delta, by_node[node])
         asked = found.at(torch.tensor([9, 3, 0, 11]))
         torch.testing.assert_close(asked[0], found.delta[2])
         torch.testing.assert_close(asked[2], found.delta[0])
         assert not asked[1].any() and not asked[3].any()
 
 
-def test_tiny_slopes_have_a_direction_and_none_has_none() -> None:
-    slopes = torch.tensor([[3e-30, 4e-30], [0.0, 0.0], [-1e30, 0.0]])
-    delta = _towards(Perturbation(nodes=None, delta=slopes), 2.0).delta
-    torch.testing.assert_close(delta, torch.tensor([[1.2, 1.6], [0.0, 0.0], [-2.0, 0.0]]))
+def test_the_epoch_that_it_starts_in() -> None:
     assert Adversary(target="features", epsilon=1.0, start_epoch=4).is_active(4)
     assert not Adversary(target="features", epsilon=1.0, start_epoch=4).is_active(3)
 
