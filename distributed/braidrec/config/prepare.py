@@ -169,6 +169,17 @@ class MediaFolderConfig(Strict):
     suffixes: tuple[str, ...] = Field(default=(".jpg", ".jpeg", ".png"), description="What follows the id in a name.")
 
 
+class RelationConfig(Strict):
+    """Edges between items (also viewed, bought together), or between users (friends), in their own ids."""
+
+    paths: Annotated[tuple[str, ...], Field(min_length=1)] = Field(description="Files or folders.")
+    format: LogFormat = Field(default="auto", description="auto: by the file's suffix.")
+    source: str = Field(default="src", description="Column with the id that an edge leaves.")
+    destination: str = Field(default="dst", description="Column with the id that it leads to.")
+    weight: str | None = Field(default=None, description="Column with what it counts, at least 0; null: all alike.")
+    between: Literal["items", "users"] = Field(default="items", description="Whose ids these are.")
+
+
 class CoreConfig(Strict):
     """k-core: users and items with fewer interactions are removed until none is left to remove."""
 
@@ -280,6 +291,9 @@ class PrepareConfig(Strict):
     )
     items: ItemsConfig | None = Field(default=None, description="A table about the items.")
     media: dict[FolderName, MediaFolderConfig] = Field(default_factory=dict, description="Raw files of each modality.")
+    relations: dict[FolderName, RelationConfig] = Field(
+        default_factory=dict, description="Edges between items or between users, for `relations/`."
+    )
     on_bad_row: Literal["refuse", "quarantine"] = Field(
         default="refuse",
         description="A row with a missing id, a rating that is no finite number and the like: stop, or set it aside in "

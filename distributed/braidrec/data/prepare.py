@@ -34,6 +34,7 @@ from braidrec.data.description import (
     ProtocolDescription,
     Split,
 )
+from braidrec.data.edges import EdgeSource, configured_edges, write_edges
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.importers import IMPORTERS
@@ -82,6 +83,7 @@ class _Inspected:
     raw: RawData
     vectors: tuple[VectorSource, ...]
     catalogue: Catalogue | None
+    edges: tuple[EdgeSource, ...]
     protocol: SplitConfig
 
 
@@ -162,7 +164,13 @@ def _inspect(config: PrepareConfig) -> _Inspected:
     if USER_FEATURES in {*raw.vectors, *config.features}:
         mend = "give the modality another name"
         raise DatasetError(f"features.{USER_FEATURES}: this is the folder of the users' own features; {mend}")
-    return _Inspected(raw=raw, vectors=(*raw.vectors.values(), *configured), catalogue=catalogue, protocol=protocol)
+    return _Inspected(
+        raw=raw,
+        vectors=(*raw.vectors.values(), *configured),
+        catalogue=catalogue,
+        edges=tuple(configured_edges(name, entry) for name, entry in sorted(config.relations.items())),
+        protocol=protocol,
+    )
 
 
 class _Preparation:
@@ -175,6 +183,7 @@ class _Preparation:
         self.raw = inspected.raw
         self.vectors = inspected.vectors
         self.catalogue = inspected.catalogue
+        self.edges = inspected.edges
         self.protocol = inspected.protocol
         self.writer = writer
         self.staging = staging
@@ -348,6 +357,9 @@ class _Preparation:
             extra, dropped = write_catalogue(catalogue, final_index, staging=self.staging, writer=self.writer)
             self.dropped += dropped
         self.writer.write_items(item_ids, extra)
+        for relation in self.edges:
+            self.report(f"writing the edges of {relation.name}")
+            self.dropped += write_edges(relation, item_ids if relation.between == "items" else user_ids, self.writer)
         for source in self.vectors:
             self.report(f"writing vectors of {source.modality}")
             self.dropped += write_vectors(source, item_ids if source.side == "item" else user_ids, self.writer)

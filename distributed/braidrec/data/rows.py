@@ -140,7 +140,7 @@ def _ids(column: Any, name: str, log: LogFile, bad: BadRows) -> Any:
 
 
 def _number(column: Any, name: str, bad: BadRows) -> npt.NDArray[np.float32]:
-    values, malformed = _floats(column)
+    values, malformed = floats(column)
     with np.errstate(over="ignore"):
         narrow = values.astype(np.float32)
     bad.mark(malformed | ~np.isfinite(narrow), f"{name} is not a finite number")
@@ -149,7 +149,7 @@ def _number(column: Any, name: str, bad: BadRows) -> npt.NDArray[np.float32]:
     return np.where(bad.mask, np.float32(0), narrow)
 
 
-def _floats(column: Any) -> tuple[npt.NDArray[np.float64], Mask]:
+def floats(column: Any) -> tuple[npt.NDArray[np.float64], Mask]:
     """Numbers, and where there is none; NaN and infinity count as numbers here."""
     if not (_is_text(column.type) or pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         return np.zeros(len(column)), np.ones(len(column), np.bool_)
@@ -168,7 +168,7 @@ def _timestamps(column: Any, rows: Rows, log: LogFile, bad: BadRows) -> tuple[np
     """Milliseconds, and an example of the unit where it was judged by size."""
     if pa.types.is_temporal(column.type) or log.timestamp_unit == "iso":
         return _dates(column, bad), {}
-    values, malformed = _floats(column)
+    values, malformed = floats(column)
     bad.mark(malformed | ~np.isfinite(values), "timestamp is not a number")
     bad.mark(values < 0, "timestamp is negative")
     bad.mark(values >= FIRST_TOO_LARGE, "timestamp is larger than milliseconds can be (micro- or nanoseconds?)")

@@ -141,18 +141,21 @@ def test_vectors_joined_by_id_and_media(tmp_path):
     names, years = ["Four", None, "One", "Nine", "Again"], [4, None, 1, 9, 1]  # the second has no text at all
     table = pa.table({"sku": ["i4", "i2", "i1", "i9", "i1"], "name": names, "year": years})
     pacsv.write_csv(table, tmp_path / "items.csv")
+    (tmp_path / "views.csv").write_text("one,other\ni3,i1\ni1,i9\ni4,i2\n")
     result = run(
         tmp_path / "set",
         f"features.sound={{vectors: {tmp_path}/v.npy, ids: {tmp_path}/ids.txt}}",
         f"features.text={{vectors: {tmp_path}/v.parquet, id_column: sku, vector_column: v}}",
         f"media.image.folder={tmp_path}/pictures",
         f"items={{paths: [{tmp_path}/items.csv], id_column: sku, keep: [name], text: [name, year]}}",
+        f"relations.also_viewed={{paths: [{tmp_path}/views.csv], source: one, destination: other}}",
         log=log,
     )
     folder = DatasetFolder.open(result.path)
     folder.verify()
     items, vectors = folder.features("sound")
     assert (items.tolist(), vectors.tolist()) == ([0, 2], [[1, 1], [3, 3]])
+    assert [ends.tolist() for ends in folder.relation("also_viewed")[:2]] == [[2, 3], [0, 1]]
     items, vectors = folder.features("text")
     assert (items.tolist(), vectors.tolist(), vectors.dtype) == ([1, 3], [[2, 2.5], [4, 4.5]], np.float16)
     assert folder.description.modalities["sound"].coverage == 0.5
@@ -162,6 +165,7 @@ def test_vectors_joined_by_id_and_media(tmp_path):
     assert [(row["item"], Path(row["uri"]).name) for row in media["image"]] == [(1, "i2.jpg"), (3, "i4.png")]
     counts = {entry.reason: entry.count for entry in result.dropped}
     assert counts == {
+        "also_viewed: an end is not among the items of the data set": 1,
         "sound: the item is not in the data set": 1,
         "the catalogue describes an item again; its first record counts": 1,
     }
