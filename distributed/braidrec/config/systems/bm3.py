@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import NonNegative, Rate
 
 
 class BM3Config(Strict):
@@ -12,10 +13,8 @@ class BM3Config(Strict):
 
     kind: Literal["bm3"] = "bm3"
     layers: Annotated[int, Field(ge=1, le=8)] = Field(default=1, description="Hops on the user–item graph.")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.3, description="Share of a target representation's entries that are zeroed."
-    )
-    alignment_weight: Annotated[float, Field(ge=0)] = Field(
+    dropout: Rate = Field(default=0.3, description="Share of a target representation's entries that are zeroed.")
+    alignment_weight: NonNegative = Field(
         default=2.0, description="λ of the alignment between modalities and ID, and within each modality."
     )
 

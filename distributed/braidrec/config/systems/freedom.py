@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import NonNegative, Rate
 
 
 class FreedomConfig(Strict):
@@ -13,12 +14,12 @@ class FreedomConfig(Strict):
 
     kind: Literal["freedom"] = "freedom"
     layers: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Hops on the user–item graph.")
-    prune_rate: Annotated[float, Field(ge=0, lt=1)] = Field(
+    prune_rate: Rate = Field(
         default=0.8,
         description="Share of the interactions that an epoch's user–item graph is without, those between popular nodes "
         "first (degree-sensitive pruning). They stay among the pairs that are trained on.",
     )
-    modality_weight: Annotated[float, Field(ge=0)] = Field(
+    modality_weight: NonNegative = Field(
         default=1e-3, description="λ of the BPR between the user vector and the projected features, per modality."
     )
 

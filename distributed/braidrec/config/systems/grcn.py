@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import Positive
 
 
 class GRCNConfig(Strict):
@@ -14,10 +15,10 @@ class GRCNConfig(Strict):
     layers: Annotated[int, Field(ge=1, le=7)] = Field(
         default=2, description="Hops of the ID embeddings. Routing adds one to what is sampled around a batch."
     )
-    routing: Annotated[int, Field(ge=1)] = Field(
+    routing: Positive = Field(
         default=3, description="Times that a user's prototype is drawn to the items that are like it."
     )
-    content_dim: Annotated[int, Field(gt=0)] = Field(
+    content_dim: Positive = Field(
         default=64, description="Size of an item's and a user's representation in a modality."
     )
     weighting: Literal["confidence", "max", "mean"] = Field(

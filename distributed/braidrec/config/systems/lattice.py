@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import Positive
 
 
 class LatticeConfig(Strict):
@@ -16,7 +17,7 @@ class LatticeConfig(Strict):
     frozen_share: Annotated[float, Field(ge=0, le=1)] = Field(
         default=0.9, description="λ, share of the frozen graph; the rest is that of the learned one."
     )
-    feature_dim: Annotated[int, Field(gt=0)] = Field(
+    feature_dim: Positive = Field(
         default=64, description="Size of the projected features whose similarities are the learned graph."
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import NonNegative, PositiveFloat
 
 
 class MGCNConfig(Strict):
@@ -13,8 +14,8 @@ class MGCNConfig(Strict):
 
     kind: Literal["mgcn"] = "mgcn"
     layers: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Hops on the user–item graph.")
-    temperature: Annotated[float, Field(gt=0)] = Field(default=0.2, description="τ of InfoNCE.")
-    contrast_weight: Annotated[float, Field(ge=0)] = Field(
+    temperature: PositiveFloat = Field(default=0.2, description="τ of InfoNCE.")
+    contrast_weight: NonNegative = Field(
         default=0.01, description="λ of InfoNCE between what the modalities give and behaviour."
     )
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import Positive
 
 
 class MMGCNConfig(Strict):
@@ -12,7 +13,7 @@ class MMGCNConfig(Strict):
 
     kind: Literal["mmgcn"] = "mmgcn"
     layers: Annotated[int, Field(ge=1, le=8)] = Field(default=2, description="Hops on the user–item graph.")
-    content_dim: Annotated[int, Field(gt=0)] = Field(
+    content_dim: Positive = Field(
         default=256,
         description="Wider features are mapped to so many numbers before the first layer; others go in as they are. "
         "A user's preference in a modality has as many numbers as what goes in.",

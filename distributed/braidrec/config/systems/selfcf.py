@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
+from braidrec.config.scalars import Rate
 
 
 class SelfCFConfig(Strict):
@@ -18,7 +19,7 @@ class SelfCFConfig(Strict):
         description="How the targets differ from what predicts them. dropout: entries of their vectors are zeroed; "
         "edge_dropout: they come over an epoch's graph without some of the interactions.",
     )
-    rate: Annotated[float, Field(ge=0, lt=1)] = Field(
+    rate: Rate = Field(
         default=0.5, description="Share of the entries, or of the interactions, that the targets are without."
     )
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from braidrec.config.base import Strict
-from braidrec.config.scalars import FolderName, Positive
+from braidrec.config.scalars import FolderName, NonNegative, Positive
 
 
 class VMCFConfig(Strict):
@@ -26,13 +26,13 @@ class VMCFConfig(Strict):
     neighbours: Positive = Field(
         default=10, description="How many partners an item has, where they are found by shared users."
     )
-    relation_weight: Annotated[float, Field(ge=0)] = Field(
+    relation_weight: NonNegative = Field(
         default=1.0, description="λ of the squared errors of the pairs of items; 0: there are none."
     )
     non_edges: Annotated[int, Field(ge=0)] = Field(
         default=1, description="Items drawn at random for each pair of an item, which do not belong to it."
     )
-    relation_regulariser: Annotated[float, Field(ge=0)] = Field(
+    relation_regulariser: NonNegative = Field(
         default=0.01, description="λ of the L2 regulariser of the factors Z, over the pairs."
     )
 
