@@ -1,11 +1,13 @@
 """A modality of several vectors an item (regions, frames, tokens), and which of them a user looks at."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
-from torch.utils.checkpoint import checkpoint
 
 from braidrec.models.contract import FetchFeatures
+from braidrec.models.in_parts import in_parts
 from braidrec.models.missing import MissingToken
 from braidrec.models.projectors import Projector
 
@@ -71,7 +73,7 @@ class ComponentAttention(nn.Module):
     def content(self, features: FetchFeatures, items: Tensor) -> Content:
         """The projected components of `[n]` items, a block at a time: wide features are never held for all of them."""
         size = max(1, PROJECTED_BYTES // (4 * self.components * self.in_dim))
-        parts = [self._projected(features, block, remember=len(items) <= size) for block in torch.split(items, size)]
+        parts = in_parts(partial(self._projected, features), (items,), size)
         keys, values, present = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         if not self.chooses:
             return Content(None, values, present.unsqueeze(-1), present)
@@ -98,19 +100,11 @@ class ComponentAttention(nn.Module):
         filled: Tensor = self.missing(seen.reshape(-1, self.value.out_dim), present)[0]
         return filled.view_as(seen)
 
-    def _projected(self, features: FetchFeatures, items: Tensor, *, remember: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys (or nothing), values and presence of a block; unless all is one block, features are read again for
-        gradients instead of being kept."""
-
-        def project() -> tuple[Tensor, Tensor, Tensor]:
-            values, present = features(self.modality, items)
-            rows = values.view(len(items), self.components, self.in_dim)
-            return self.key(rows) if self.chooses else rows.new_empty(0), self.value(rows), present
-
-        if remember or not torch.is_grad_enabled():
-            return project()
-        made: tuple[Tensor, Tensor, Tensor] = checkpoint(project, use_reentrant=False)
-        return made
+    def _projected(self, features: FetchFeatures, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys (or nothing), values and presence of a block; features of several are read again for gradients."""
+        values, present = features(self.modality, items)
+        rows = values.view(len(items), self.components, self.in_dim)
+        return self.key(rows) if self.chooses else rows.new_empty(0), self.value(rows), present
 
 
 def masked_softmax(scores: Tensor, real: Tensor) -> Tensor:

@@ -1,15 +1,14 @@
 """One side of a disentangled variational autoencoder: what a user has, divided among a few prototypes."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, embedding_bag, gumbel_softmax, normalize
-from torch.utils.checkpoint import checkpoint
 
 from braidrec.graph.histories import Ragged
+from braidrec.models.in_parts import in_parts
 from braidrec.models.projectors import Projector
 
 BLOCK_NUMBERS = 1 << 24
@@ -132,12 +131,3 @@ class Disentangled(nn.Module):
         """`[pairs]` unnormalised log p."""
         inner = (z[rows] * embeddings[columns].unsqueeze(1)).sum(-1) / self.temperature
         return torch.logsumexp(inner + log_shares[columns], dim=-1)
-
-
-def in_parts(function: Callable[..., Tensor], tensors: Sequence[Tensor], size: int) -> list[Tensor]:
-    """Values of a function of `size` rows of the tensors at a time; of several parts, what comes in between is made
-    again for gradients instead of being kept."""
-    parts = zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
-    if len(tensors[0]) <= size or not torch.is_grad_enabled():
-        return [function(*part) for part in parts]
-    return [checkpoint(function, *part, use_reentrant=False) for part in parts]

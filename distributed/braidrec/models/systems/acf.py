@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, relu
-from torch.utils.checkpoint import checkpoint
 
 from braidrec.graph.histories import Histories
 from braidrec.models.components import ComponentAttention, Content, masked_softmax
 from braidrec.models.contract import Batch, Branch, Encoded, Inputs, TableSpec, WithoutTerms
+from braidrec.models.in_parts import in_parts
 from braidrec.models.projectors import Projector
 
 USERS_AT_ONCE = 8192
@@ -133,11 +133,7 @@ class ACF(WithoutTerms, nn.Module):
             real: `[n, c]` bool, where there is one.
         """
         size = max(1, BLOCK_NUMBERS // (self.widest * max(1, places.shape[1])))
-        attend = partial(self._attend, near=near)
-        if len(users) > size and torch.is_grad_enabled():
-            attend = partial(checkpoint, attend, use_reentrant=False)
-        blocks = zip(torch.split(users, size), torch.split(places, size), torch.split(real, size), strict=True)
-        return torch.cat([attend(*block) for block in blocks])
+        return torch.cat(in_parts(partial(self._attend, near=near), (users, places, real), size))
 
     def attentions(self) -> list[ComponentAttention]:
         """One a modality, in alphabetical order."""
