@@ -44,7 +44,6 @@ class RelationSet:
         fixed: those that stay as they are.
         views: by name, a view of the interactions.
         seed: of the run.
-        keys: by name, what identifies the content of a fixed relation.
     """
 
     def __init__(
@@ -53,10 +52,8 @@ class RelationSet:
         *,
         views: Mapping[str, View] | None = None,
         seed: int = 0,
-        keys: Mapping[str, str] | None = None,
     ) -> None:
-        self.fixed, self.views, self.keys = dict(fixed), dict(views or {}), dict(keys or {})
-        self.seed = seed
+        self.fixed, self.views, self.seed = dict(fixed), dict(views or {}), seed
 
     def as_large_as(self, name: str) -> Relation:
         """A fixed relation by whose size the cost of another can be told, before that exists: of a view the one that it

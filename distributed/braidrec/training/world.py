@@ -89,7 +89,7 @@ def open_world(
     return World(
         folder=folder,
         interactions=interactions,
-        relations=RelationSet(builder.built, views=views, seed=config.seed, keys=builder.keys),
+        relations=RelationSet(builder.built, views=views, seed=config.seed),
         features=features,
         cold=(interactions.in_degree[folder.num_users :] == 0).to(context.device),
         words=words_of_users(model.encoder, folder, interactions) if isinstance(model.encoder, ADDVAEConfig) else None,
