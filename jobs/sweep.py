@@ -22,20 +22,19 @@ def main() -> None:
     parser = job_parser(__doc__)
     parser.add_argument("--resume", metavar="NAME", help="go on with the sweep of this name (in runs/) or folder")
     arguments = parser.parse_args()
-    from braidrec.config.load import load_config, merged, read_plain, to_yaml
+    from braidrec.config.load import load_config, to_yaml
     from braidrec.config.sweep import SweepConfig
+    from braidrec.search.folder import base_of, stored_config
     from braidrec.tracking.naming import redact
 
     if arguments.resume is not None and not arguments.config:
-        from braidrec.search.folder import stored_config
-
         config = stored_config(arguments.resume, arguments.overrides)
     else:
         config = load_config(SweepConfig, arguments.config, arguments.overrides)
     from braidrec.training.environment import allocator_of, restart_with_training_environment
 
     # The processes of trials inherit how memory is allocated.
-    allocator = allocator_of(merged(read_plain(config.base), dict(config.run)))
+    allocator = allocator_of(base_of(config))
     restart_with_training_environment(1, allocator=allocator)
     print(redact(to_yaml(config)), flush=True)
     from braidrec.search.summary import print_sweep_result

@@ -22,6 +22,11 @@ def value(number: float) -> str:
     return f"{number:.4f}" if number == 0 or 1e-2 <= abs(number) < 1e4 else f"{number:.4g}"
 
 
+def with_spread(mean: float, spread: float | None, separator: str = " ") -> str:
+    """A mean over seeds as people read it, with its standard deviation where that is known."""
+    return value(mean) if spread is None else f"{value(mean)}{separator}± {spread:.4f}"
+
+
 def rate(number: float) -> str:
     """A count per second with thousands separated, and decimals only where it is small."""
     return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"

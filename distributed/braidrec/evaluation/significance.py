@@ -49,23 +49,15 @@ class PairStatistics:
 
 
 def compare_pairs(
-    values: Floats,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 5_000,
-    seed: int = 0,
-    higher_is_better: bool = True,
-    means: Floats | None = None,
+    values: Floats, *, means: Floats, confidence: float = 0.95, higher_is_better: bool = True
 ) -> list[PairStatistics]:
     """All pairs of candidates, in the order of `itertools.combinations`.
 
     Args:
         values: [users, candidates], each the mean over the candidate's seeds; finite.
+        means: `bootstrap_means(values, …)`.
         confidence: of the bootstrap interval.
-        resamples: of the bootstrap; the same for all pairs.
-        seed: decides them.
         higher_is_better: of the metric.
-        means: `bootstrap_means(values, …)`, where they are known already; `resamples` and `seed` then say nothing.
     Raises:
         ValueError: fewer than two users, or a value that is not finite.
     """
@@ -74,8 +66,6 @@ def compare_pairs(
     if not np.isfinite(values).all():
         raise ValueError("a value is not finite: leave out users for whom the metric is undefined, in all candidates")
     pairs = list(itertools.combinations(range(values.shape[1]), 2))
-    if means is None:
-        means = bootstrap_means(values, resamples=resamples, seed=seed)
     sign = 1 if higher_is_better else -1
     differences = [np.round(values[:, a] - values[:, b], DECIMALS) for a, b in pairs]
     t = [paired_t(each) for each in differences]

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from braidrec.display.text import value
 from braidrec.evaluation.significance import PairStatistics
 from braidrec.search.importance import Importance, TrialScore
 
@@ -17,11 +16,6 @@ def slice_metric(name: str, metric: str) -> str:
     all that they have, for other metrics are no sums over items."""
     _, separator, k = metric.partition("@")
     return f"recall@{k}" if name.startswith("item_") and separator else metric
-
-
-def with_spread(mean: float, spread: float | None, separator: str = " ") -> str:
-    """A mean over seeds as people read it, with its standard deviation where that is known."""
-    return value(mean) if spread is None else f"{value(mean)}{separator}± {spread:.4f}"
 
 
 @dataclass(frozen=True, kw_only=True)

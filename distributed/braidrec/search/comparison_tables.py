@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from braidrec.search.compare_result import Comparison, Figure, with_spread
+from braidrec.display.text import with_spread
+from braidrec.search.compare_result import Comparison, Figure
 from braidrec.search.compare_words import described
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from braidrec.config.load import ConfigError, to_yaml, validate, with_overrides
+from braidrec.config.load import ConfigError, merged, read_plain, to_yaml, validate, with_overrides
 from braidrec.config.sweep import SweepConfig
 from braidrec.config.yaml_text import parse_yaml
 from braidrec.data.storage import Location
@@ -109,6 +109,15 @@ class SweepFolder(Folder):
                 f"--resume {self.name}: the sweep was begun on data with digest {known[:12]}…, this data set has "
                 f"{digest[:12]}…: its trials could not be compared; point run.data.path at the same data"
             )
+
+
+def base_of(sweep: SweepConfig) -> dict[str, Any]:
+    """The run that a sweep varies, as far as it was written down.
+
+    Raises:
+        ConfigError: a file that cannot be read.
+    """
+    return merged(read_plain(sweep.base), dict(sweep.run))
 
 
 def stored_config(name: str, overrides: Sequence[str] = ()) -> SweepConfig:

@@ -50,8 +50,8 @@ class Source(Protocol):
         """Why no training that is still to come could do better, judged after every end; None while one might."""
         ...
 
-    def left_off(self) -> None:
-        """The phase ends here though trainings are running, which a later session goes on with."""
+    def keep_time(self) -> None:
+        """The book is about to be saved: how long all has taken so far belongs into it."""
         ...
 
 
@@ -149,7 +149,7 @@ class Phase:
             if record not in self.book.records:
                 self.book.records.append(record)
             if task is not None:
-                self.book.save()
+                self._save()
                 return record, task
             self._write_down(record)
         return None
@@ -181,7 +181,6 @@ class Phase:
         """Write down how far the running trials have come."""
         for running in self._by_trial.values():
             running.record.seconds = self._clock() - running.start
-        self.source.left_off()
         self._save()
 
     def ended(self, trial_id: str, result: dict[str, Any], death: str | None = None) -> None:
@@ -212,6 +211,7 @@ class Phase:
 
     def _save(self) -> None:
         self._saved = self._clock()
+        self.source.keep_time()
         self.book.save()
 
 

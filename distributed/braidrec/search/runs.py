@@ -10,13 +10,14 @@ from itertools import chain
 from typing import Any
 
 from braidrec.config.dotted import is_among, lies_below
-from braidrec.config.load import ConfigError, merged, read_plain, validate
+from braidrec.config.load import ConfigError, validate
 from braidrec.config.model import ModalitiesConfig, UserModalitiesConfig
 from braidrec.config.run import RunConfig
 from braidrec.config.sweep import GridConfig, RandomConfig, SweepConfig
 from braidrec.data.description import Side
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import higher_is_better, metric_names
+from braidrec.search.folder import base_of
 from braidrec.search.space import Point, Space, with_point
 from braidrec.search.suggest import Suggester
 from braidrec.training.check import check_run
@@ -59,7 +60,7 @@ class Runs:
         Raises:
             ConfigError: files, keys or the objective; the message names them.
         """
-        plain = merged(read_plain(sweep.base), dict(sweep.run))
+        plain = base_of(sweep)
         workers = plain.setdefault("workers", {})
         if isinstance(workers, dict):
             workers.setdefault("num", 0)

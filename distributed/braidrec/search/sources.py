@@ -130,10 +130,9 @@ class SearchSource:
             return record, None
 
     def saw(self, record: TrialRecord) -> None:
-        self.left_off()
         self._audience.saw(record)
 
-    def left_off(self) -> None:
+    def keep_time(self) -> None:
         self._book.seconds = self._clock() - self._start
 
     def common_fault(self) -> str | None:
@@ -141,7 +140,6 @@ class SearchSource:
         return same_failure(ended) if len(ended) == SAME_FAILURES else None
 
     def ended(self, record: TrialRecord) -> None:
-        self.left_off()
         self._suggester.tell(record)
         self._audience.ended(record)
 
@@ -202,7 +200,8 @@ class FinalSource:
         """None: a candidate whose runs all fail is no reason to give up the others."""
         return None
 
-    def left_off(self) -> None: ...
+    def keep_time(self) -> None:
+        """Nothing: only the search has a budget."""
 
     def _record(self, book: Book, trial: TrialRecord, seed: int) -> TrialRecord:
         name = self._tasks.name_of(f"final-{trial.number:04d}-seed{seed}")

@@ -7,8 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from braidrec.display.summary import print_places
-from braidrec.display.text import tool, value
-from braidrec.search.compare_result import with_spread
+from braidrec.display.text import tool, value, with_spread
 from braidrec.search.runs import shown
 from braidrec.search.sweep import SweepResult
 from braidrec.search.winner import Candidate

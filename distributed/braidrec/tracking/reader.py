@@ -4,8 +4,9 @@ import contextlib
 import difflib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,8 @@ class RunReader:
 
     def per_user_metrics(self, run: TrackedRun) -> list[str]:
         """Of which metrics it has values of single users on test; [] where it was not tested."""
-        parts = self._per_user_files(run)
-        names = pq.read_schema(pa.BufferReader(parts[0])).names if parts else []
-        return [name for name in names if name not in ("user", "num_held_out")]
+        parts = self._per_user_parts(run)
+        return _metrics_among(pq.read_schema(pa.BufferReader(parts[0]())).names) if parts else []
 
     def per_user(self, run: TrackedRun, columns: Sequence[str]) -> pa.Table | None:
         """The values of the test split's users, ascending by user; None where the run was not tested.
@@ -146,13 +146,13 @@ class RunReader:
         Raises:
             ConfigError: a column that they do not have.
         """
-        parts = self._per_user_files(run)
+        parts = self._per_user_parts(run)
         if not parts:
             return None
-        table = pa.concat_tables([pq.read_table(pa.BufferReader(part)) for part in parts])
+        table = pa.concat_tables([pq.read_table(pa.BufferReader(part())) for part in parts])
         missing = [column for column in columns if column not in table.column_names]
         if missing:
-            known = [name for name in table.column_names if name not in ("user", "num_held_out")]
+            known = _metrics_among(table.column_names)
             raise ConfigError(f"metric: run {run.name!r} has no {missing[0]!r} of single users; it has {known}")
         return table.select(["user", *columns]).sort_by("user")
 
@@ -169,16 +169,17 @@ class RunReader:
         content = self.text(run, path)
         return None if content is None else json.loads(content)
 
-    def _per_user_files(self, run: TrackedRun) -> list[bytes]:
+    def _per_user_parts(self, run: TrackedRun) -> list[Callable[[], bytes]]:
+        """What fetches each part; all have the same columns."""
         logged = [file for file in self._listed(run, "per_user/test") if file.endswith(".parquet")]
         if logged:
-            return [self._download(run, file) for file in logged]
+            return [partial(self._download, run, file) for file in logged]
         # What was too large to be copied, or lies on remote storage, is where its tag says.
         place = run.tags.get("braidrec.artifact.per_user")
         if place is None:
             return []
         folder = Location.of(place).child("test")
-        return [folder.child(file).read_bytes() for file in folder.files() if file.endswith(".parquet")]
+        return [folder.child(file).read_bytes for file in folder.files() if file.endswith(".parquet")]
 
     def _listed(self, run: TrackedRun, folder: str) -> list[str]:
         with contextlib.suppress(NotADirectoryError):
@@ -209,6 +210,10 @@ def best_of(history: Mapping[int, float], higher_is_better: bool) -> tuple[int, 
         return None
     sign = -1 if higher_is_better else 1
     return min(finite.items(), key=lambda entry: (sign * entry[1], entry[0]))
+
+
+def _metrics_among(columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name not in ("user", "num_held_out")]
 
 
 def _tracked(run: Any) -> TrackedRun:

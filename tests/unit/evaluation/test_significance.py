@@ -29,7 +29,7 @@ def recalls(users: int, shifts: tuple[float, ...], seed: int = 0) -> np.ndarray:
 
 def test_p_values_are_scipys() -> None:
     values = recalls(300, (0.0, 0.01, 0.05))
-    for pair in compare_pairs(values, resamples=10):
+    for pair in compare_pairs(values, means=bootstrap_means(values, resamples=10, seed=0)):
         first, second = values[:, pair.first], values[:, pair.second]
         assert pair.t_p == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-8)
         assert pair.wilcoxon_p == pytest.approx(stats.wilcoxon(first, second).pvalue, rel=1e-6)
@@ -40,7 +40,7 @@ def test_p_values_are_scipys() -> None:
 def test_the_t_test_agrees_with_a_permutation_test() -> None:
     """Swapping a user's two values at random must give a difference as large about as often as p says."""
     values = recalls(120, (0.0, 0.02), seed=2)
-    (pair,) = compare_pairs(values, resamples=10)
+    (pair,) = compare_pairs(values, means=bootstrap_means(values, resamples=10, seed=0))
     differences = values[:, 0] - values[:, 1]
     signs = np.random.default_rng(1).choice([-1.0, 1.0], size=(40_000, 120))
     permuted = np.mean(np.abs(signs @ differences) >= abs(differences.sum()))
@@ -62,7 +62,8 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     """Five equal candidates, ten pairs: after Holm, hardly any of 100 comparisons finds anything."""
     found = {"t": 0, "wilcoxon": 0, "uncorrected": 0}
     for seed in range(100):
-        pairs = compare_pairs(recalls(80, (0.0,) * 5, seed), resamples=2)
+        values = recalls(80, (0.0,) * 5, seed)
+        pairs = compare_pairs(values, means=bootstrap_means(values, resamples=2, seed=0))
         found["t"] += any(pair.t_holm < 0.05 for pair in pairs)
         found["wilcoxon"] += any(pair.wilcoxon_holm < 0.05 for pair in pairs)
         found["uncorrected"] += any(pair.t_p < 0.05 for pair in pairs)
@@ -80,7 +81,7 @@ def test_holm_by_hand() -> None:
 
 def test_the_interval_is_scipys() -> None:
     values = recalls(200, (0.0, 0.03))
-    (pair,) = compare_pairs(values, confidence=0.9, resamples=20_000, seed=5)
+    (pair,) = compare_pairs(values, means=bootstrap_means(values, resamples=20_000, seed=5), confidence=0.9)
     wanted = stats.bootstrap(
         (values[:, 0] - values[:, 1],), np.mean, confidence_level=0.9, method="percentile", n_resamples=20_000, rng=7
     ).confidence_interval
@@ -105,7 +106,8 @@ def test_effect_sizes_by_hand() -> None:
 
 def test_equal_candidates_and_a_constant_difference() -> None:
     level = np.random.default_rng(0).uniform(size=50)
-    pairs = compare_pairs(np.stack([level, (level * 3) / 3, level + 0.25], axis=1), resamples=50)
+    values = np.stack([level, (level * 3) / 3, level + 0.25], axis=1)
+    pairs = compare_pairs(values, means=bootstrap_means(values, resamples=50, seed=0))
     assert (pairs[0].t_p, pairs[0].wilcoxon_p, pairs[0].cohens_d, pairs[0].rank_biserial) == (1, 1, 0, 0)
     assert (pairs[0].better, pairs[0].worse) == (0, 0)
     assert pairs[1].t_p == 0 and pairs[1].wilcoxon_p < 1e-8 and pairs[1].cohens_d == -math.inf
@@ -121,4 +123,4 @@ def test_the_spread_between_seeds() -> None:
 @pytest.mark.parametrize("values", [np.zeros((1, 2)), np.zeros(5), np.array([[0.0, 1.0], [np.nan, 1.0]])])
 def test_what_cannot_be_compared(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"at least two users|not finite"):
-        compare_pairs(values)
+        compare_pairs(values, means=np.zeros((10, 2)))

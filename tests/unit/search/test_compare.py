@@ -18,6 +18,7 @@ from braidrec.search.compare import read_comparison
 from braidrec.search.compare_result import Comparison, Figure
 from braidrec.search.compare_runs import short_names
 from braidrec.search.compare_words import p_value, verdict_of
+from braidrec.tracking.reader import RunReader, TrackedRun
 from braidrec.tracking.store import connect
 
 USERS = 400
@@ -148,6 +149,22 @@ def make_sweep(store: Store, name: str = "fusion", winner: int = 2) -> str:
                       users=values(0.03 * number, 10 * number + seed),
                       files={"config.yaml": f"# final {number} of {name}, seed {seed}\n"})  # fmt: skip
     return parent
+
+
+def test_one_part_of_the_users_says_which_metrics_they_have(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = store.add("tested", users=[0.1, 0.2, 0.3, 0.4])
+    reader, fetched = RunReader(store.uri), list[str]()
+    real = RunReader._download
+
+    def download(self: RunReader, run: TrackedRun, path: str) -> bytes:
+        fetched.append(path)
+        return real(self, run, path)
+
+    monkeypatch.setattr(RunReader, "_download", download)
+    (run,) = reader.runs([run_id])
+    assert reader.per_user_metrics(run) == ["recall@20"] and len(fetched) == 1
+    table = reader.per_user(run, ["recall@20"])
+    assert table is not None and table["recall@20"].to_pylist() == [0.1, 0.2, 0.3, 0.4] and len(fetched) == 3
 
 
 def test_a_sweep(store: Store) -> None:

@@ -82,7 +82,7 @@ def test_wall_time_counts_over_sessions_with_all_that_was_written_down(tmp_path:
     assert found is not None
     book.records.append(found[0])
     now[0] += 20
-    source.left_off()
+    source.keep_time()
     book.save()
     now[0] = 5.0  # the next process counts from elsewhere
     source, _ = searching(tmp_path, now, seconds=30)

@@ -7,7 +7,8 @@ from html import escape
 from itertools import chain
 from pathlib import Path
 
-from braidrec.search.compare_result import Comparison, Contender, Cost, Pair, with_spread
+from braidrec.display.text import with_spread
+from braidrec.search.compare_result import Comparison, Contender, Cost, Pair
 from braidrec.search.compare_runs import short_names, shown
 from braidrec.search.importance import MIN_TRIALS, Importance
 from braidrec.search.report.figures import (
