@@ -15,7 +15,7 @@ class GRCNConfig(Strict):
     layers: Annotated[int, Field(ge=1, le=7)] = Field(
         default=2, description="Hops of the ID embeddings. Routing adds one to what is sampled around a batch."
     )
-    routing: Positive = Field(
+    routing: Annotated[int, Field(ge=1)] = Field(
         default=3, description="Times that a user's prototype is drawn to the items that are like it."
     )
     content_dim: Positive = Field(
