@@ -24,13 +24,20 @@ class UserWords:
         histories: the users' train items.
         counts: `[num_items, num_words]` how often a word occurs in an item's text.
         vocabulary: the words.
+        idf: `[num_words]`, where it is known already; it takes a pass over all users.
     """
 
-    def __init__(self, histories: Histories, counts: scipy.sparse.csr_matrix, vocabulary: Sequence[str]) -> None:
+    def __init__(
+        self,
+        histories: Histories,
+        counts: scipy.sparse.csr_matrix,
+        vocabulary: Sequence[str],
+        *,
+        idf: NDArray[np.float64] | None = None,
+    ) -> None:
         self.histories, self.counts, self.vocabulary = histories, counts, tuple(vocabulary)
         self._weighting = TfidfTransformer()
-        users, frequency = self._document_frequency()
-        self._weighting.idf_ = np.log((1 + users) / (1 + frequency)) + 1
+        self._weighting.idf_ = self._idf_of_users() if idf is None else idf
 
     @property
     def num_words(self) -> int:
@@ -61,12 +68,13 @@ class UserWords:
         )
         return taken @ self.counts
 
-    def _document_frequency(self) -> tuple[int, NDArray[np.int64]]:
-        """Users with a train item, and how many of them have each word."""
+    def _idf_of_users(self) -> NDArray[np.float64]:
+        """From the users with a train item, and how many of them have each word."""
         frequency = np.zeros(len(self.vocabulary), np.int64)
         num_users = 0
         for start in range(0, self.histories.num_users, USERS_AT_ONCE):
             users = torch.arange(start, min(start + USERS_AT_ONCE, self.histories.num_users))
             frequency += np.bincount(self._counts(users).indices, minlength=len(frequency))
             num_users += int((self.histories.whole(users).offsets.diff() > 0).sum())
-        return num_users, frequency
+        found: NDArray[np.float64] = np.log((1 + num_users) / (1 + frequency)) + 1
+        return found

@@ -1,6 +1,12 @@
 """The raw texts of a data set as the words of its users."""
 
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import scipy.sparse
 from sklearn.feature_extraction.text import CountVectorizer
 
 from braidrec.config.load import ConfigError
@@ -12,16 +18,65 @@ from braidrec.features.extract.texts import words_of
 from braidrec.graph.histories import Histories
 from braidrec.graph.relation import Relation
 from braidrec.graph.user_words import UserWords
+from braidrec.mapped import DamagedError, Draft, Mapped, once_per_node, shared_arrays
+from braidrec.training.context import Collectives
+
+FORMAT = "braidrec-words-1"
+MANIFEST = "words.json"
+COUNTS = ("indptr", "indices", "data")
+"""The arrays of the counts, `[num_items, num_words]` by rows."""
 
 
-def words_of_users(config: ADDVAEConfig, folder: DatasetFolder, interactions: Relation) -> UserWords:
-    """The vocabulary of train items' texts, and the counts of its words in all items' texts.
+def words_of_users(
+    config: ADDVAEConfig, folder: DatasetFolder, interactions: Relation, context: Collectives, cache: Path
+) -> UserWords:
+    """The vocabulary of train items' texts, and the counts of its words in all items' texts, one copy a node.
 
+    Args:
+        context: this worker; the first of a node reads the texts.
+        cache: the node's cache folder.
     Raises:
         ConfigError: no word is in as many items as is wanted.
         DatasetError: a damaged file.
+    Warns:
+        UserWarning: stored words are damaged. They are made again.
     """
+    histories = Histories(interactions, folder.num_users)
+    key = f"{FORMAT}:{config.max_words}:{config.min_items}:{folder.digest}:{config.text}"
+    make = partial(
+        shared_arrays,
+        cache,
+        key,
+        lambda draft: _store(draft, _counted(config, folder, histories)),
+        lambda mapped: _words_of(mapped, histories, folder.num_items),
+        manifest=MANIFEST,
+        what="table of words",
+    )
+    return once_per_node(make, local_rank=context.local_rank, barrier=context.barrier)
+
+
+def _store(draft: Draft, words: UserWords) -> Mapping[str, Any]:
+    for name in COUNTS:
+        draft.save(f"{name}.npy", getattr(words.counts, name))
+    draft.save("idf.npy", words.idf)
+    return {"vocabulary": words.vocabulary}
+
+
+def _words_of(mapped: Mapped, histories: Histories, num_items: int) -> UserWords:
+    try:
+        vocabulary, idf = mapped.facts["vocabulary"], np.asarray(mapped.arrays["idf.npy"])
+        indptr, indices, data = (np.asarray(mapped.arrays[f"{name}.npy"]) for name in COUNTS)
+    except KeyError as error:
+        raise DamagedError(f"{mapped.folder} is damaged ({error})") from error
+    if len(indptr) != num_items + 1 or not indptr[-1] == len(indices) == len(data) or len(idf) != len(vocabulary):
+        raise DamagedError(f"{mapped.folder}: its files do not belong together")
+    counts = scipy.sparse.csr_matrix((data, indices, indptr), shape=(num_items, len(vocabulary)))
+    return UserWords(histories, counts, vocabulary, idf=idf)
+
+
+def _counted(config: ADDVAEConfig, folder: DatasetFolder, histories: Histories) -> UserWords:
     texts = _texts(config.text, folder)
+    interactions = histories.interactions
     in_train = (interactions.in_degree[folder.num_users :] > 0).numpy()
     vectorizer = CountVectorizer(
         tokenizer=words_of, token_pattern=None, lowercase=False, max_features=config.max_words, min_df=config.min_items
@@ -35,7 +90,7 @@ def words_of_users(config: ADDVAEConfig, folder: DatasetFolder, interactions: Re
             f"({error}); lower model.encoder.min_items={config.min_items}"
         ) from None
     counts = vectorizer.transform(texts).tocsr()
-    return UserWords(Histories(interactions, folder.num_users), counts, vectorizer.get_feature_names_out().tolist())
+    return UserWords(histories, counts, vectorizer.get_feature_names_out().tolist())
 
 
 def _texts(name: str, folder: DatasetFolder) -> list[str]:

@@ -92,7 +92,11 @@ def open_world(
         relations=RelationSet(builder.built, views=views, seed=config.seed),
         features=features,
         cold=(interactions.in_degree[folder.num_users :] == 0).to(context.device),
-        words=words_of_users(model.encoder, folder, interactions) if isinstance(model.encoder, ADDVAEConfig) else None,
+        words=(
+            words_of_users(model.encoder, folder, interactions, context, cache)
+            if isinstance(model.encoder, ADDVAEConfig)
+            else None
+        ),
     )
 
 
