@@ -1,5 +1,5 @@
 """Training workers killed with SIGKILL: the run goes on by itself and ends as if nothing had happened. One dies in
-mid-epoch, one while the end of an epoch is reported, and all while a checkpoint is being written.
+mid-epoch, all while the end of an epoch is reported, and all while a checkpoint is being written.
 
 `pytest -s` shows how long it took. The run streams its data anew each epoch, so that Ray Data has to start again too.
 """
@@ -20,7 +20,7 @@ def test_every_number_is_that_of_an_undisturbed_run(
 ) -> None:
     killed = training_session.step(name)
     assert killed["starts"] == 2, "the worker was killed too late or not at all"
-    # A worker that dies between the end of an epoch and its checkpoint leaves the epoch to be reported again.
+    # Workers that die between the end of an epoch and its checkpoint leave the epoch to be reported again.
     assert list(dict.fromkeys(killed["ends"])) == list(range(1, EPOCHS + 1))
     assert len(killed["ends"]) <= EPOCHS + 1
     assert name != "killed_in_report" or killed["ends"].count(KILLED_AFTER) == 2

@@ -74,8 +74,9 @@ class KillWorker:
 
     Args:
         after: the epoch after whose end they die,
-        moment: "epoch": one of them, a third into the next; "report": one, while the first of them waits for its report
-            to arrive; "saving": all, while that epoch's checkpoint is being written.
+        moment: "epoch": one of them, a third into the next; "report": all, while the first of them waits for its report
+            to arrive (were it spared, it might yet save the epoch); "saving": all, while that epoch's checkpoint is
+            being written.
     """
 
     def __init__(self, run: Path, after: int, moment: str = "epoch") -> None:
@@ -88,7 +89,7 @@ class KillWorker:
         if self._waiting and event.epoch == self._after:
             self._waiting = False
             if self._moment == "report":
-                self._kill(named(os.getpid(), WORKER)[:1])
+                self._kill(named(os.getpid(), WORKER))
             elif self._moment == "saving":
                 threading.Thread(target=self._kill_while_saving, daemon=True).start()
             else:
