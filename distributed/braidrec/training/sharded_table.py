@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from braidrec.training.context import Collectives
+from braidrec.training.node_rows import NodeRows
 from braidrec.training.partition import RowPartition
+from braidrec.training.row_optimizers import add_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,16 +17,18 @@ class _Fetched:
     """What a fetch exchanged, for the way back.
 
     Attributes:
+        rows: `[n, width]` the rows that this rank got, in the order in which it named their nodes.
+        places: `[n]` where each is among the distinct ones, which ascend.
         asked: rows of this rank, by their place in its shard, that the ranks asked for, one rank after the other.
         asked_by: how many of them each rank asked for.
-        owned_by: how many of `rows` each rank owns.
-        rows: `[U, width]` the distinct rows that this rank got, in increasing order of nodes.
+        owned_by: how many of the distinct rows each rank owns.
     """
 
+    rows: Tensor
+    places: Tensor
     asked: Tensor
     asked_by: list[int]
     owned_by: list[int]
-    rows: Tensor
 
 
 class ShardedTable(nn.Module):
@@ -34,6 +38,8 @@ class ShardedTable(nn.Module):
     wanted to their owners and gets their rows; `collect` sends the gradients the same way back, and the owner adds them
     up, rank after rank, so that the sum does not depend on timing. A rank's parameter is its shard, so the update needs
     no further exchange. All ranks' updates of a step are in the rows that the next step fetches.
+
+    Ranks on one machine send nothing: the rows are in memory that all of them map (see `NodeRows`).
 
     Args:
         partition: who owns which rows.
@@ -56,37 +62,53 @@ class ShardedTable(nn.Module):
         self.partition, self.context, self.sparse, self.wire = partition, context, sparse, wire
         self.held = partition.rows(context.rank)
         self.num_rows = partition.num_rows
-        self.weight = nn.Parameter(initial(self.held))
         self.dealt_out = True
+        weight = initial(self.held)
+        # A wire that rounds was asked for, and is used.
+        self._node = None if wire else NodeRows.made(partition, weight.shape[1], weight.dtype, context)
+        if self._node is not None:
+            self._node.whole[self.held.start : self.held.stop] = weight
+            weight = self._node.whole[self.held.start : self.held.stop]
+        self.weight = nn.Parameter(weight)
+        self._changed = True
+        """Other ranks' rows in shared memory may be about to change, or be not yet there."""
         self._fetched: list[_Fetched] = []
+        self._fetched_in_place: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def shares_memory(self) -> bool:
+        """Whether the ranks read rows where they are, instead of sending them."""
+        return self._node is not None
 
     def fetch(self, nodes: Tensor | None) -> Tensor:
         """Rows that take part in autograd, gathered from all ranks."""
         if nodes is None:
             nodes = torch.arange(self.num_rows, device=self.weight.device)
         if self.context.world_size == 1:
-            return self._fetch_own(nodes)
+            return self._fetch_in_place(self.weight.detach(), nodes)
+        if self._node is not None:
+            return self._fetch_in_place(self._settled(self._node), nodes)
         distinct, places = torch.unique(nodes, return_inverse=True)
         owned_by = self.partition.counts(distinct)
         asked, asked_by = self.context.exchange_rows(distinct, owned_by)
         asked = asked - self.held.start
-        rows = self._outward(asked, asked_by, owned_by)
+        rows = self._outward(asked, asked_by, owned_by).index_select(0, places)
         if torch.is_grad_enabled():
             rows.requires_grad_()
-            self._fetched.append(_Fetched(asked=asked, asked_by=asked_by, owned_by=owned_by, rows=rows))
-        return rows.index_select(0, places)
+            self._fetched.append(_Fetched(rows=rows, places=places, asked=asked, asked_by=asked_by, owned_by=owned_by))
+        return rows
 
     def collect(self, context: Collectives) -> None:
         """The summed gradient of this rank's rows. All ranks have to have fetched equally often."""
-        if not self._fetched:
+        if not self._fetched and not self._fetched_in_place:
             return
-        pieces = [piece for fetched in self._fetched for piece in self._homeward(fetched)]
-        self._fetched.clear()
+        if self._fetched_in_place:
+            pieces = self._collected_in_place()
+        else:
+            pieces = [piece for fetched in self._fetched for piece in self._homeward(fetched)]
+            self._fetched.clear()
         # Also where none of this rank's rows was wanted: an optimizer counts its steps by gradients.
-        wanted = [piece for piece in pieces if len(piece[0])]
-        rows, gradients = (
-            wanted[0] if len(wanted) == 1 and self.context.world_size > 1 else _summed(wanted or pieces[:1])
-        )
+        rows, gradients = _summed([piece for piece in pieces if len(piece[0])] or pieces[:1])
         if self.sparse:
             self.weight.grad = torch.sparse_coo_tensor(
                 rows.unsqueeze(0), gradients, self.weight.shape, is_coalesced=True, check_invariants=False
@@ -99,6 +121,8 @@ class ShardedTable(nn.Module):
         shard = self.weight.detach()
         if self.context.world_size == 1:
             return shard
+        if self._node is not None:
+            return self._settled(self._node)
         whole = shard.new_empty(self.num_rows, shard.shape[1])
         whole[self.held.start : self.held.stop] = shard
         for rank in range(self.context.world_size):
@@ -106,13 +130,37 @@ class ShardedTable(nn.Module):
             self.context.broadcast(whole[rows.start : rows.stop], rank)
         return whole
 
-    def _fetch_own(self, nodes: Tensor) -> Tensor:
-        """Of a single process: nothing to exchange, and so nothing to put in order first."""
-        rows = self.weight.detach().index_select(0, nodes)
+    def _settled(self, node: NodeRows) -> Tensor:
+        """All rows, with what all ranks have changed in them."""
+        if self._changed:
+            self.context.barrier()
+            self._changed = False
+        return node.whole
+
+    def _fetch_in_place(self, rows: Tensor, nodes: Tensor) -> Tensor:
+        """Of rows that this process can read: nothing to exchange, and so nothing to put in order first."""
+        found = rows.index_select(0, nodes)
         if torch.is_grad_enabled():
-            rows.requires_grad_()
-            self._fetched.append(_Fetched(asked=nodes, asked_by=[len(nodes)], owned_by=[len(nodes)], rows=rows))
-        return rows
+            found.requires_grad_()
+            self._fetched_in_place.append((nodes, found))
+        return found
+
+    def _collected_in_place(self) -> list[tuple[Tensor, Tensor]]:
+        """The gradients of this rank's rows, rank by rank, and by fetches in a single process."""
+        pieces = [
+            (nodes, torch.zeros_like(rows) if rows.grad is None else rows.grad)
+            for nodes, rows in self._fetched_in_place
+        ]
+        self._fetched_in_place.clear()
+        if self._node is None:
+            return pieces
+        self._changed = True
+        nodes, gradients = pieces[0]
+        if len(pieces) > 1:
+            nodes, gradients = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        if len(nodes) > self.num_rows:
+            nodes, gradients = _summed([(nodes, gradients)])
+        return self._node.exchanged(nodes, gradients, self.context)
 
     def _outward(self, asked: Tensor, asked_by: list[int], owned_by: list[int]) -> Tensor:
         """Send each rank the rows that it asked for; this rank's, in the order in which it asked."""
@@ -127,7 +175,7 @@ class ShardedTable(nn.Module):
     def _homeward(self, fetched: _Fetched) -> list[tuple[Tensor, Tensor]]:
         """Send each gradient to the row's owner; by rank, which of this rank's rows got which gradients."""
         rank = self.context.rank
-        gradient = torch.zeros_like(fetched.rows) if fetched.rows.grad is None else fetched.rows.grad
+        gradient = _by_place(fetched.rows, fetched.places, sum(fetched.owned_by))
         before, own, after = _around(fetched.owned_by, rank)
         for_others = torch.cat([gradient[before], gradient[after]])
         arrived, _ = self.context.exchange_rows(
@@ -147,6 +195,17 @@ class ShardedTable(nn.Module):
         return torch.cat([arrived[:first], own, arrived[first:]]) if len(arrived) else own
 
 
+def _by_place(rows: Tensor, places: Tensor, num_distinct: int) -> Tensor:
+    """The gradient of the distinct rows that `rows` was made of."""
+    if rows.grad is None:
+        return rows.new_zeros(num_distinct, rows.shape[1])
+    if num_distinct == len(rows):  # as a block names its input nodes
+        return rows.grad.index_select(0, _inverse(places))
+    total = rows.new_zeros(num_distinct, rows.shape[1])
+    add_rows(total, places, rows.grad)
+    return total
+
+
 def _around(counts: Sequence[int], rank: int) -> tuple[slice, slice, slice]:
     """Where the pieces before the rank's, its own, and those after it are."""
     start = sum(counts[:rank])
@@ -160,8 +219,17 @@ def _without(counts: Sequence[int], rank: int) -> list[int]:
 
 def _summed(pieces: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Rows in increasing order, each once, and their gradients, added piece by piece."""
-    rows, places = torch.unique(torch.cat([rows for rows, _ in pieces]), return_inverse=True)
+    named = torch.cat([rows for rows, _ in pieces])
+    rows, places = torch.unique(named, return_inverse=True)
+    if len(rows) == len(named):  # each once: putting in order is cheaper than adding
+        gradients = pieces[0][1] if len(pieces) == 1 else torch.cat([gradients for _, gradients in pieces])
+        return rows, gradients.index_select(0, _inverse(places))
     total = pieces[0][1].new_zeros(len(rows), pieces[0][1].shape[1])
     for part, (_, gradients) in zip(torch.split(places, [len(rows) for rows, _ in pieces]), pieces, strict=True):
-        total.index_add_(0, part, gradients)
+        add_rows(total, part, gradients)
     return rows, total
+
+
+def _inverse(places: Tensor) -> Tensor:
+    """Of a permutation."""
+    return torch.empty_like(places).scatter_(0, places, torch.arange(len(places), device=places.device))

@@ -1,23 +1,27 @@
 """What the tests of sharded tables let the ranks do; imported by the spawned processes."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from step_cases import Case, make_step
+from step_cases import Case, make_step, train
 
 from braidrec.data.delivery import Rows
 from braidrec.data.storage import Location
 from braidrec.models.contract import TableSpec
 from braidrec.training.checkpoint import CheckpointStore, RunState
 from braidrec.training.context import Collectives, WorkerContext
+from braidrec.training.node_memory import memory_of_all_ranks
 from braidrec.training.partition import RowPartition
 from braidrec.training.saved_state import SavedState
 from braidrec.training.sharded_table import ShardedTable
 from braidrec.training.step import Position, TrainStep
 
 ROWS, WIDTH = 50, 6
+MACHINE = "braidrec.training.node_memory._machine"
 SPEC = TableSpec(width=WIDTH, std=1.0)
 
 
@@ -33,16 +37,28 @@ def exchange(context: Collectives, rows: np.ndarray, sent: list[int]) -> tuple[n
     return arrived.numpy(), counts
 
 
+def table_of(context: Collectives, *, sparse: bool = True, wire: torch.dtype | None = None) -> ShardedTable:
+    partition = RowPartition.balanced(torch.arange(ROWS).flip(0), context.world_size)
+    return ShardedTable(partition, context, initial=initial_rows, sparse=sparse, wire=wire)
+
+
 def fetch_and_collect(
-    context: Collectives, fetches: list[list[int] | None], sparse: bool, wire: torch.dtype | None, unused: bool
+    context: Collectives,
+    fetches: list[list[int] | None],
+    sparse: bool,
+    wire: torch.dtype | None,
+    unused: bool,
+    apart: bool = False,
 ) -> dict[str, Any]:
     """Fetch some rows, some of them without gradient, and return the gradients of a loss.
 
     Args:
         unused: the last fetch takes no part in the loss.
+        apart: as if each rank were on a machine of its own.
     """
-    partition = RowPartition.balanced(torch.arange(ROWS).flip(0), context.world_size)
-    table = ShardedTable(partition, context, initial=initial_rows, sparse=sparse, wire=wire)
+    with patch(MACHINE, lambda: (context.rank, 0)) if apart else nullcontext():
+        table = table_of(context, sparse=sparse, wire=wire)
+    assert table.shares_memory == (context.world_size > 1 and wire is None and not apart)
     with torch.no_grad():
         table.fetch(torch.tensor([0, ROWS - 1]))
     got = [table.fetch(None if nodes is None else torch.tensor(nodes, dtype=torch.int64)) for nodes in fetches]
@@ -62,6 +78,39 @@ def fetch_and_collect(
         "held": (table.held.start, table.held.stop),
         "all": table.all_rows().numpy(),
     }
+
+
+def train_steps(context: WorkerContext, case: Case, batches: list[Rows], apart: bool) -> dict[str, Any]:
+    """As `step_cases.train`; `apart`: as if each rank were on a machine of its own."""
+    with patch(MACHINE, lambda: (context.rank, 0)) if apart else nullcontext():
+        return train(case, batches, context)
+
+
+def shares_memory(context: Collectives, apart: bool) -> bool:
+    """Whether ranks find each other's rows in memory; where they do, they see each other's changes."""
+    with patch(MACHINE, lambda: (context.rank, 0)) if apart else nullcontext():
+        table = table_of(context)
+    with torch.no_grad():
+        table.weight.fill_(context.rank)
+    context.barrier()
+    if table.shares_memory:
+        owner = [rank for rank in range(context.world_size) for _ in table.partition.rows(rank)]
+        assert table.all_rows()[:, 0].tolist() == owner
+    return table.shares_memory
+
+
+def memory_of_ranks(context: Collectives, refuses: int | None) -> list[int] | None:
+    """What each rank wrote in its byte of the memory of all, as this one reads it; one rank may find no memory."""
+    opened = patch("braidrec.training.node_memory._opened", lambda *_: None)
+    with opened if context.rank == refuses else nullcontext():
+        memory = memory_of_all_ranks(context, 5)
+    if memory is None:
+        return None
+    assert memory.tolist() == [0] * 5
+    context.barrier()
+    memory[context.rank] = 7 + context.rank
+    context.barrier()
+    return memory.tolist()
 
 
 def steps_and_save(context: WorkerContext, case: Case, batches: list[Rows], folder: Path) -> None:

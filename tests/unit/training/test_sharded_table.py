@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 import torch
 from process_pair import Pair, Trio
-from sharded_tasks import ROWS, exchange, fetch_and_collect, initial_rows
+from sharded_tasks import (
+    ROWS,
+    exchange,
+    fetch_and_collect,
+    initial_rows,
+    memory_of_ranks,
+    shares_memory,
+    train_steps,
+)
 from step_cases import STEPS, Case, shares, some_rows, train
-from two_process_tasks import train_steps
 
 from braidrec.models.contract import ROWS_DRAWN_AT_ONCE, TableSpec
 from braidrec.training.context import SingleProcess
@@ -60,14 +67,17 @@ FETCHES = {
 }
 
 
+@pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("unused", [False, True])
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("fetches", FETCHES.values(), ids=FETCHES.keys())
-def test_rows_and_gradients(ranks: Any, fetches: list[list[list[int] | None]], sparse: bool, unused: bool) -> None:
+def test_rows_and_gradients(
+    ranks: Any, fetches: list[list[list[int] | None]], sparse: bool, unused: bool, apart: bool
+) -> None:
     size, run = ranks
     if unused and len(fetches[0]) == 1:
         fetches = [[*of_rank, [11, 12]] for of_rank in fetches]
-    found = run(fetch_and_collect, fetches[:size], [sparse] * size, [None] * size, [unused] * size)
+    found = run(fetch_and_collect, fetches[:size], [sparse] * size, [None] * size, [unused] * size, [apart] * size)
     table, wanted = initial_rows().numpy(), plain_gradient(fetches[:size], unused)
     assert found[0]["held"][0] == 0 and found[-1]["held"][1] == ROWS
     for rank, got in enumerate(found):
@@ -97,9 +107,21 @@ def test_bf16_on_the_wire_rounds_what_travels_and_nothing_else(size: int, reques
         np.testing.assert_array_equal(got["all"], table)  # which is never rounded
 
 
-@pytest.mark.parametrize("size", [1, *(pytest.param(size, marks=SLOW) for size in (2, 3))])
+@pytest.mark.parametrize("size", [pytest.param(size, marks=SLOW) for size in (2, 3)])
+def test_ranks_on_one_machine_share_memory(size: int, request: pytest.FixtureRequest) -> None:
+    group: Pair = request.getfixturevalue(GROUPS[size - 2])
+    assert group.run(shares_memory, [False] * size) == [True] * size
+    assert group.run(shares_memory, [True] * size) == [False] * size
+    assert group.run(memory_of_ranks, [None] * size) == [[7 + rank for rank in range(size)] + [0] * (5 - size)] * size
+    assert group.run(memory_of_ranks, [size - 1] * size) == [None] * size, "where one rank has none, none has"
+
+
+PLACES = [(1, False), *(pytest.param(size, apart, marks=SLOW) for size in (2, 3) for apart in (False, True))]
+
+
+@pytest.mark.parametrize(("size", "apart"), PLACES)
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_steps_as_with_a_replicated_table(case: Case, size: int, request: pytest.FixtureRequest) -> None:
+def test_steps_as_with_a_replicated_table(case: Case, size: int, apart: bool, request: pytest.FixtureRequest) -> None:
     """Three steps with uneven weights and padding: losses, gradients, rows, and the model's own parameters."""
     batches = [some_rows(0), some_rows(1, real=4, padding=4), some_rows(2, real=9, padding=0)]
     wanted, sharded = train(case, batches), replace(case, sharded=True)
@@ -108,7 +130,9 @@ def test_steps_as_with_a_replicated_table(case: Case, size: int, request: pytest
     else:
         group: Pair = request.getfixturevalue(GROUPS[size - 2])
         split = [shares(rows, size) for rows in batches]
-        found = group.run(train_steps, [sharded] * size, [[parts[rank] for parts in split] for rank in range(size)])
+        found = group.run(
+            train_steps, [sharded] * size, [[parts[rank] for parts in split] for rank in range(size)], [apart] * size
+        )
     for name in wanted:
         dealt_out = name in ("gradients", "tables")
         for step, values in enumerate(wanted[name]):
