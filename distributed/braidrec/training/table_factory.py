@@ -100,10 +100,10 @@ def tables_fact(choice: TablesChoice, tables: Mapping[str, TrainedTable], wire: 
     sizes = [len(partition.rows(rank)) for rank in range(len(partition.starts))]
     held = f"{min(sizes):,} to {max(sizes):,}" if min(sizes) < max(sizes) else f"{sizes[0]:,}"
     whole = _size(sum(4 * table.num_rows * table.weight.shape[1] for table in shards))
-    return (
-        f"{choice.placement} ({choice.reason}); {held} rows a worker, {wire} between workers; evaluation gathers "
-        f"{whole} on each"
-    )
+    told = f"{choice.placement} ({choice.reason}); {held} rows a worker"
+    if all(table.shares_memory for table in shards):
+        return f"{told}, all of them in memory that the workers share ({whole}), so that nothing is sent"
+    return f"{told}, {wire} between workers; evaluation gathers {whole} on each"
 
 
 class _InitialRows:
