@@ -70,6 +70,7 @@ class SavedState:
         if optimizers:
             restore_optimizers(self._optimizers, with_prefix(OPTIMIZER, tensors))
 
+        self._context.barrier()  # rows of other ranks may be read where they are
     def _sorted(self) -> tuple[dict[str, Tensor], dict[str, RowBlock]]:
         """What all ranks hold alike, and what only this one does."""
         every = (
