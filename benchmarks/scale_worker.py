@@ -108,6 +108,8 @@ def main() -> None:
         print(json.dumps({"seconds_until_ready": round(opened, 1), **measured, **memory, "facts": facts}), flush=True)
     dist.barrier()
     dist.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # gloo's threads may abort the interpreter that ends while they do
 
 
 def measure(loop: Loop, steps: int) -> dict[str, Any]:
