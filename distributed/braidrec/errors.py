@@ -24,8 +24,9 @@ class Stopped(KeyboardInterrupt):
 
     Attributes:
         signal: its number; shells expect the exit status 128 + signal.
+        may_save: whether there is time left, and the right, to save where the run is.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, may_save: bool = True) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
-        self.signal = number
+        self.signal, self.may_save = number, may_save

@@ -8,6 +8,7 @@ last ones are padding with weight 0. What a batch holds is a function of (seed, 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,8 +30,12 @@ Rows = Mapping[str, NDArray[Any]]
 class Delivery(Protocol):
     """Hands out the batches of an epoch."""
 
-    def batches(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
-        """`steps` batches of exactly `batch_rows` rows, with a column "real": 1, or 0 for padding."""
+    def batches(self, epoch: int, batch_rows: int, steps: int, first: int = 0) -> Iterator[Rows]:
+        """`steps` batches of exactly `batch_rows` rows, with a column "real": 1, or 0 for padding.
+
+        Args:
+            first: so many of them are left out, without being made where that is possible.
+        """
         ...
 
 
@@ -69,10 +74,10 @@ class MemoryDelivery:
     def num_rows(self) -> int:
         return len(self._rows["user"])
 
-    def batches(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
+    def batches(self, epoch: int, batch_rows: int, steps: int, first: int = 0) -> Iterator[Rows]:
         order = np.arange(self.num_rows, dtype=np.int32 if self.num_rows < 2**31 else np.int64)
         generator_for(self._seed, "epoch order", epoch, self._rank).shuffle(order)
-        for step in range(steps):
+        for step in range(first, steps):
             chosen = order[step * batch_rows : (step + 1) * batch_rows]
             yield _padded({name: values[chosen] for name, values in self._rows.items()}, batch_rows)
 
@@ -89,7 +94,11 @@ class StreamDelivery:
         self._seed, self._rank = seed, rank
         self._buffer_rows = buffer_rows
 
-    def batches(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
+    def batches(self, epoch: int, batch_rows: int, steps: int, first: int = 0) -> Iterator[Rows]:
+        """Those that are left out are read all the same: each pass brings the same rows in the same order."""
+        return islice(self._all(epoch, batch_rows, steps), first, None)
+
+    def _all(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
         given = 0
         left: Rows | None = None
         for index, buffer in enumerate(self._buffers(max(self._buffer_rows, batch_rows))):
@@ -137,10 +146,10 @@ class UniformUserDelivery:
         self._active = np.flatnonzero(self._degree)
         self._seed, self._rank = seed, rank
 
-    def batches(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
+    def batches(self, epoch: int, batch_rows: int, steps: int, first: int = 0) -> Iterator[Rows]:
         remaining = self._plan.total_rows // self._plan.world_size
         remaining += self._rank < self._plan.total_rows % self._plan.world_size
-        for step in range(steps):
+        for step in range(first, steps):
             count = min(batch_rows, remaining - step * batch_rows)
             yield _padded(self._draw(max(count, 0), epoch, step), batch_rows)
 
@@ -165,12 +174,12 @@ class UserDelivery:
         self._own = np.flatnonzero(self._degree)[rank :: plan.world_size]
         self._seed, self._rank = seed, rank
 
-    def batches(self, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
+    def batches(self, epoch: int, batch_rows: int, steps: int, first: int = 0) -> Iterator[Rows]:
         rng = generator_for(self._seed, "user order", epoch, self._rank)
         users = self._own[rng.permutation(len(self._own))]
         places = (rng.random(len(users)) * self._degree[users]).astype(np.int64)
         items = self._relation.indices[self._relation.indptr[users] + places].astype(np.int64) - self._num_users
-        for step in range(steps):
+        for step in range(first, steps):
             chosen = slice(step * batch_rows, (step + 1) * batch_rows)
             yield _padded({"user": users[chosen], "item": items[chosen]}, batch_rows)
 

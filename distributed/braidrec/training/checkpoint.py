@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.fs as pafs
 from safetensors import SafetensorError, safe_open
@@ -34,6 +34,29 @@ TENSORS = "tensors.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
+class EpochSoFar:
+    """What an epoch that is not over has come to. Its batches depend on how many ranks share them.
+
+    Attributes:
+        step: steps that are done.
+        steps, world_size: of the epoch, and the ranks that take them.
+        losses, weights: by term, sums over all ranks and steps.
+        input_nodes: by rank, rows that it fetched.
+        seconds: of training.
+        phases: seconds by phase, of rank 0.
+    """
+
+    step: int
+    steps: int
+    world_size: int
+    losses: tuple[float, ...]
+    weights: tuple[float, ...]
+    input_nodes: tuple[int, ...]
+    seconds: float
+    phases: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """The position of a run. With the seed in its configuration it also is the state of every random generator.
 
@@ -43,6 +66,7 @@ class RunState:
         best_epoch, best_value: of the monitored validation metric; 0 and None before the first validation.
         stale_validations: validations since the best one.
         config_hash: of the configuration that produced it.
+        so_far: of the epoch after it, where that had begun.
     """
 
     epoch: int
@@ -51,6 +75,7 @@ class RunState:
     best_value: float | None
     stale_validations: int
     config_hash: str
+    so_far: EpochSoFar | None = None
 
 
 class CheckpointStore:
@@ -67,10 +92,22 @@ class CheckpointStore:
         folder: where, local or on any pyarrow filesystem.
         warn: told when a checkpoint is found broken.
         keep: how many of the newest stay, beside the best; more than one, so that a broken one has a predecessor.
+        unit: what is numbered; of "step" (`<folder>/step-00345`, the run's steps) the best epoch is none.
     """
 
-    def __init__(self, folder: Location, *, warn: Callable[[str], None], keep: int = 2) -> None:
-        self.folder, self._warn, self._keep = folder, warn, keep
+    def __init__(
+        self,
+        folder: Location,
+        *,
+        warn: Callable[[str], None],
+        keep: int = 2,
+        unit: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        self.folder, self._warn, self._keep, self._unit = folder, warn, keep, unit
+
+    def number(self, state: RunState) -> int:
+        """What the checkpoint of a state is called."""
+        return state.epoch if self._unit == "epoch" else state.global_step
 
     def begin(self, epoch: int) -> None:
         """Make room for the rows that the ranks are about to save. One rank does, and the others wait for it."""
@@ -96,13 +133,13 @@ class CheckpointStore:
             num_parts: ranks that have saved rows, all of them since the last `begin`.
         """
         with tempfile.TemporaryDirectory(prefix=".saving-", dir=self._scratch()) as name:
-            staging = Path(name) / _folder_name(state.epoch)
+            staging = Path(name) / self._folder_name(self.number(state))
             staging.mkdir()
             contiguous = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
             save_file(contiguous, staging / TENSORS)
-            (staging / STATE).write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
+            (staging / STATE).write_text(_as_json(state), encoding="utf-8")
             manifest: dict[str, Any] = {file: _fingerprint(staging / file) for file in (TENSORS, STATE)}
-            manifest |= self._take_rows(state.epoch, num_parts, staging)
+            manifest |= self._take_rows(self.number(state), num_parts, staging)
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
             self._publish(staging, self.folder.child(staging.name), anew=num_parts == 0)
         self._prune(state)
@@ -110,7 +147,8 @@ class CheckpointStore:
     def epochs(self) -> list[int]:
         """Epochs of which there is a checkpoint, complete or not, ascending."""
         names = {relative.partition("/")[0] for relative in self.folder.files()}
-        return sorted(int(name[6:]) for name in names if name.startswith("epoch-") and name[6:].isdigit())
+        numbers = [name.removeprefix(f"{self._unit}-") for name in names if name.startswith(f"{self._unit}-")]
+        return sorted(int(number) for number in numbers if number.isdigit())
 
     def newest_good(self) -> int:
         """Epoch of the newest good checkpoint; broken ones are skipped with a warning. 0 if there is none at all.
@@ -137,6 +175,15 @@ class CheckpointStore:
             self._warn(f"{error}; {instead}")
             return False
 
+    def state(self, epoch: int) -> RunState:
+        """The state alone, of a whole checkpoint.
+
+        Raises:
+            CheckpointError: as for `load`.
+        """
+        with self._opened(epoch, all_rows) as (_, _, state):
+            return state
+
     def load(
         self, epoch: int, held: HeldRows = all_rows, *, wanted: Callable[[str], bool] = lambda name: True
     ) -> tuple[dict[str, Tensor], RunState]:
@@ -161,7 +208,7 @@ class CheckpointStore:
     @contextmanager
     def _opened(self, epoch: int, held: HeldRows) -> Iterator[tuple[Path, dict[str, Any], RunState]]:
         """The files of a checkpoint that hold what is wanted, verified, in a folder on this machine."""
-        where = self.folder.child(_folder_name(epoch))
+        where = self.folder.child(self._folder_name(epoch))
         with tempfile.TemporaryDirectory(prefix="braidrec-checkpoint-") as name:
             local = Path(where.path) if where.is_local else Path(name)
 
@@ -178,7 +225,7 @@ class CheckpointStore:
                         raise CheckpointError(
                             f"{where.uri}/{file} is damaged: its size or SHA-256 is not what was written"
                         )
-                state = RunState(**json.loads((local / STATE).read_text(encoding="utf-8")))
+                state = _of_json((local / STATE).read_text(encoding="utf-8"))
                 yield local, manifest, state
             except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
                 raise CheckpointError(
@@ -187,8 +234,11 @@ class CheckpointStore:
 
     def _rows_place(self, epoch: int) -> Location:
         """Where the ranks leave their rows: out of sight, or where there is no rename, where they are to stay."""
-        name = _folder_name(epoch)
+        name = self._folder_name(epoch)
         return self.folder.child(f".saving-rows-{name}" if self.folder.is_local else name)
+
+    def _folder_name(self, epoch: int) -> str:
+        return f"{self._unit}-{epoch:05d}"
 
     def _take_rows(self, epoch: int, num_parts: int, staging: Path) -> dict[str, Any]:
         """What the manifest says of the ranks' files, which on a local disk move to the others."""
@@ -223,15 +273,27 @@ class CheckpointStore:
     def _prune(self, state: RunState) -> None:
         epochs = self.epochs()
         for epoch in epochs[: -self._keep]:
-            if epoch != state.best_epoch:
-                self.folder.child(_folder_name(epoch)).remove()
+            if self._unit == "step" or epoch != state.best_epoch:
+                self.folder.child(self._folder_name(epoch)).remove()
         if self.folder.is_local:  # what a killed process left half-written
             for leftover in Path(self.folder.path).glob(".saving-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _folder_name(epoch: int) -> str:
-    return f"epoch-{epoch:05d}"
+def _as_json(state: RunState) -> str:
+    plain = asdict(state)
+    if state.so_far is None:
+        del plain["so_far"]
+    return json.dumps(plain, indent=1)
+
+
+def _of_json(text: str) -> RunState:
+    plain = json.loads(text)
+    so_far = plain.pop("so_far", None)
+    if so_far is None:
+        return RunState(**plain)
+    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in so_far.items()}
+    return RunState(**plain, so_far=EpochSoFar(**lists))
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:

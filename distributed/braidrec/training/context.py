@@ -1,6 +1,7 @@
 """What a worker knows of the others: rank, device, collectives. One for a single process, one for a process group."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -63,8 +64,34 @@ class WorkerContext(Collectives, Protocol):
         """Tell the driver's listeners. Only rank 0 does."""
         ...
 
+    def taking_steps(self) -> AbstractContextManager[None]:
+        """Around steps, after each of which the loop can save where it is: who ends this process waits for that."""
+        ...
 
-class SingleProcess:
+    def noticed(self) -> bool:
+        """Whether this process was told that it may soon be gone. Asked in every step, it has to cost nothing."""
+        ...
+
+    def heed(self) -> None:
+        """After a step in which some rank was noticed, and when all have saved where they are, if that can be saved.
+        Where this process was to end, it does."""
+        ...
+
+
+class Unnoticed:
+    """Of a process that nobody warns."""
+
+    def taking_steps(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def noticed(self) -> bool:
+        return False
+
+    def heed(self) -> None:
+        return None
+
+
+class SingleProcess(Unnoticed):
     """One worker, no collectives."""
 
     rank = 0
@@ -93,7 +120,7 @@ class SingleProcess:
         return None
 
 
-class ProcessGroup:
+class ProcessGroup(Unnoticed):
     """A worker of an initialised `torch.distributed` group (gloo or nccl)."""
 
     uses_ray = False

@@ -58,7 +58,8 @@ def train(
     folder = open_dataset(config)
     check_run(config, folder)
     run_folder = RunFolder.new(config) if resume is None else RunFolder.existing(config.storage, resume)
-    with Lease(run_folder.location), StopSignals() as signals:
+    lease = Lease(run_folder.location)
+    with lease, StopSignals(may_save=lambda: not lease.is_lost) as signals:
         if resume is None:
             run_folder.begin(config)
         else:
@@ -129,7 +130,7 @@ def _run(
     try:
         tracked.start(folder, [(end.epoch, end.metrics) for end in metrics_file.history()])
         with signals.told_apart(), display:
-            outcome = _loop(config, folder, run_folder, everyone)
+            outcome = _loop(config, folder, run_folder, everyone, signals, tracked)
         result = _result(folder, run_folder, outcome, tracked, seconds)
         run_folder.write_json("result.json", result.to_plain())
         tracked.log_results(result)
@@ -147,18 +148,30 @@ def _run(
     return replace(result, mlflow_run_id=tracked.run_id)  # of a run that was shorter than MLflow's start
 
 
-def _loop(config: RunConfig, folder: DatasetFolder, run_folder: RunFolder, listener: Listener) -> LoopResult:
+def _loop(
+    config: RunConfig,
+    folder: DatasetFolder,
+    run_folder: RunFolder,
+    listener: Listener,
+    signals: StopSignals,
+    tracked: Tracked,
+) -> LoopResult:
     if is_untrained(config):
         use_threads(config.workers.threads or len(os.sched_getaffinity(0)))
         return run_untrained(config, folder, LocalWorker(_local_device(config), listener.handle), run_folder.location)
     if config.workers.num:
         from braidrec.training.ray_runner import run_on_ray
 
-        return run_on_ray(config, folder, run_folder.location, listener.handle)
+        def stopped() -> bool:
+            # First of all: who sent the signal may not wait until the workers have saved.
+            tracked.finish("KILLED", str(signals.stop()), KILLED_FLUSH_SECONDS)
+            return signals.may_save()
+
+        return run_on_ray(config, folder, run_folder.location, listener.handle, stopped)
     from braidrec.training.build import build_parts
 
     use_threads(config.workers.threads or len(os.sched_getaffinity(0)))
-    context = LocalWorker(_local_device(config), listener.handle)
+    context = LocalWorker(_local_device(config), listener.handle, signals)
     forget_peaks(context.device)  # of what this process has trained before
     return Loop(config, build_parts(config, folder, context, run_folder), context, run_folder.location).run()
 

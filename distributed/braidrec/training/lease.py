@@ -44,6 +44,7 @@ class Lease:
         self._token = secrets.token_hex(8)
         self._owner = Owner.of_this_process()
         self._lock: IO[str] | None = None
+        self.is_lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="run-lease", daemon=True)
 
@@ -106,6 +107,7 @@ class Lease:
             with contextlib.suppress(OSError):
                 held = self._read()
                 if held is not None and held["token"] != self._token:
+                    self.is_lost = True
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
                 self._write()

@@ -15,17 +15,18 @@ from braidrec.data.description import Split
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
-from braidrec.errors import CheckpointError, RunError
+from braidrec.errors import CheckpointError, RunError, Stopped
 from braidrec.evaluation.full_ranking import rank
 from braidrec.evaluation.ranker import Ranker
 from braidrec.graph.relation import Relation
 from braidrec.models.contract import Encoded
 from braidrec.training.ahead import made_ready
 from braidrec.training.build import Parts
-from braidrec.training.checkpoint import CheckpointStore, RunState
+from braidrec.training.checkpoint import CheckpointStore, EpochSoFar, RunState
 from braidrec.training.context import WorkerContext
 from braidrec.training.events import EpochEnd, Finished, Note, Progress, Started
 from braidrec.training.hardening import build_adversary, build_mirror
+from braidrec.training.mid_epoch import EpochSums, MidEpoch
 from braidrec.training.optimizers import learning_rate_factor, set_learning_rate
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import config_hash
@@ -67,6 +68,8 @@ class Loop:
         self.store = CheckpointStore(run_folder.child("checkpoints"), warn=self._warn)
         assert isinstance(parts.model, nn.Module)
         self.saved = SavedState(parts.tables, parts.model, parts.optimizers, self.store, context)
+        self.mid_epoch = MidEpoch(parts, context, run_folder, steps=self.steps_per_epoch, timer=self.timer)
+        self.so_far: EpochSoFar | None = None
         self.step = self._make_step()
         self.valid = self._evaluation("valid", mask="train", detail=False)
         wanted = config.evaluation.test
@@ -92,7 +95,18 @@ class Loop:
         return self._finish()
 
     def _epoch(self, epoch: int) -> None:
-        metrics = self._train(epoch)
+        sums = EpochSums(len(self.step.term_names), self.context.rank, self.so_far)
+        before, self.so_far = self.state, None
+        try:
+            metrics = self._train(epoch, sums)
+            self._end_epoch(epoch, metrics)
+        except Stopped as stop:
+            # After its last step nothing more is learnt: wherever it is, the parameters are those that go on.
+            if sums.step == self.steps_per_epoch and stop.may_save:
+                self.mid_epoch.save(before, sums)
+            raise
+
+    def _end_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
         improved = False
         if epoch % self.config.evaluation.every == 0 or epoch == self.config.training.epochs:
             metrics |= self._validate(epoch)
@@ -108,6 +122,7 @@ class Loop:
         if improved or last or epoch % self.config.training.checkpoint_every == 0:
             with self.timer.phase("checkpoint"):  # counted to the next epoch
                 self.saved.save(self.state)
+            self.mid_epoch.forget()
 
     def _peak_memory(self) -> dict[str, float]:
         """Of the rank that needs most."""
@@ -117,28 +132,25 @@ class Loop:
         every = self.context.all_gather_rows(torch.tensor([list(own.values())], device=self.context.device))
         return dict(zip(own, every.max(dim=0).values.tolist(), strict=True))
 
-    def _train(self, epoch: int) -> dict[str, float]:
-        """All steps of an epoch; mean losses and the rate."""
+    def _train(self, epoch: int, sums: EpochSums) -> dict[str, float]:
+        """All steps of an epoch that are not done yet; mean losses and the rate."""
         if self.parts.has_changing_relations:
             with self.timer.phase("views"):
                 self.parts.before_epoch(epoch)
-        start = reported = time.perf_counter()
-        losses = torch.zeros(len(self.step.term_names), dtype=torch.float64)
-        weights = torch.zeros(len(self.step.term_names), dtype=torch.float64)
-        input_nodes = 0
-        for rows, at, prepared in self._prepared(epoch):
-            set_learning_rate(self.parts.optimizers, self._learning_rate(at.global_step))
-            result = self.step.run(rows, at, prepared)
-            losses += result.losses.double().cpu()
-            weights += result.weights.double().cpu()
-            input_nodes += result.input_nodes
-            now = time.perf_counter()
-            if now - reported > SECONDS_BETWEEN_PROGRESS:
-                reported = now
-                self._progress("train", epoch, (at.step + 1) * self.config.training.batch_size, start)
-        self._check_delivered(epoch, int(weights[1]))
-        seconds = time.perf_counter() - start
-        means = losses / weights.clamp(min=1e-12)
+        reported = time.perf_counter()
+        with self.context.taking_steps():
+            for rows, at, prepared in self._prepared(epoch, sums.step):
+                set_learning_rate(self.parts.optimizers, self._learning_rate(at.global_step))
+                if sums.add(self.step.run(rows, at, prepared)):
+                    self.mid_epoch.save(self.state, sums)
+                    self.context.heed()
+                now = time.perf_counter()
+                if now - reported > SECONDS_BETWEEN_PROGRESS:
+                    reported = now
+                    self._progress("train", epoch, (at.step + 1) * self.config.training.batch_size, sums.start)
+        self._check_delivered(epoch, int(sums.weights[1]))
+        seconds, input_nodes = sums.seconds, sums.input_nodes
+        means = sums.losses / sums.weights.clamp(min=1e-12)
         return {
             "train/loss": float(means.sum()),
             **{f"train/{name}_term": float(value) for name, value in zip(self.step.term_names, means, strict=True)},
@@ -160,20 +172,20 @@ class Loop:
                 "the delivery lost or repeated some. Try data.delivery=memory, and report this with the log of the run"
             )
 
-    def _prepared(self, epoch: int) -> Iterator[tuple[Rows, Position, Prepared | None]]:
-        """The batches; where drawing takes time, one is drawn for while the one before it is computed.
+    def _prepared(self, epoch: int, first: int) -> Iterator[tuple[Rows, Position, Prepared | None]]:
+        """The batches from one on; where drawing takes time, one is drawn for while the one before it is computed.
 
         Only with LABOR, which is given its random numbers' seed: DGL's other draws depend on the thread as well.
         """
-        batches = self._timed_batches(epoch)
+        batches = self._timed_batches(epoch, first)
         by_seed_alone = self.parts.choice.mode == "sampled" and self.config.training.propagation.sampler == "labor"
         if self.config.training.prepare_ahead and by_seed_alone and self.step.prepares_alone:
             return made_ready(self.step, batches, self.timer)
         return ((rows, at, None) for rows, at in batches)
 
-    def _timed_batches(self, epoch: int) -> Iterator[tuple[Rows, Position]]:
-        batches = self.parts.delivery.batches(epoch, self.batch_rows, self.steps_per_epoch)
-        for step in range(self.steps_per_epoch):
+    def _timed_batches(self, epoch: int, first: int) -> Iterator[tuple[Rows, Position]]:
+        batches = self.parts.delivery.batches(epoch, self.batch_rows, self.steps_per_epoch, first)
+        for step in range(first, self.steps_per_epoch):
             with self.timer.phase("data"):
                 rows = next(batches)
             yield rows, Position(epoch=epoch, step=step, global_step=(epoch - 1) * self.steps_per_epoch + step)
@@ -258,6 +270,13 @@ class Loop:
         return in_tables + sum(each.numel() for each in self.parts.model.parameters() if each.requires_grad)
 
     def _resume(self) -> None:
+        wanted = self.state.config_hash
+        step = self._agreed(lambda: self.mid_epoch.newest_usable(wanted, max(self.store.epochs(), default=0)))
+        if step:
+            self.state, self.so_far = self.mid_epoch.load(step)
+            where = f"after step {self.so_far.step:,} of {self.steps_per_epoch:,} of epoch {self.state.epoch + 1}"
+            self.context.emit(Note(message=f"continuing {where} from {self.mid_epoch.store.folder.uri}"))
+            return
         epoch = self._agreed(self.store.newest_good)
         if epoch == 0:
             return

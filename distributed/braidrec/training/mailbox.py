@@ -25,7 +25,12 @@ class Controlled:
     controller: Any
 
 
-Message = Event | LoopResult | Refused | Controlled
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """The run has saved where it is, or has nothing to save, and may be ended."""
+
+
+Message = Event | LoopResult | Refused | Controlled | Left
 
 
 @ray.remote(num_cpus=0)
@@ -36,6 +41,15 @@ class Mailbox:
         self._waiting: list[Message] = []
         self._posted = self._handled = 0
         self._changed = asyncio.Condition()
+        self._told_to_go = asyncio.Event()
+
+    async def tell_to_go(self) -> None:
+        """By the driver, which was told to end: the workers are to save where they are."""
+        self._told_to_go.set()
+
+    async def until_told_to_go(self) -> None:
+        """Return when the driver was told to end."""
+        await self._told_to_go.wait()
 
     async def post(self, message: Message, *, until_handled: bool = False) -> None:
         """Leave a message; with `until_handled` return when the driver is done with it."""

@@ -20,6 +20,8 @@ from braidrec.training.events import Event
 from braidrec.training.ray_start import start_ray
 from braidrec.training.result import LoopResult
 
+SECONDS_TO_SAVE = 30.0
+"""Of a run that was told to end, to save where it is; whoever told it may have less patience."""
 POLL_SECONDS = 0.5
 SECONDS_TO_REFUSE_TOGETHER = 5.0
 """After one rank refused to go on, how long the others get to do so too before they are ended."""
@@ -34,7 +36,11 @@ class Placement:
 
 
 def run_on_ray(
-    config: RunConfig, folder: DatasetFolder, run_folder: Location, handle: Callable[[Event], None]
+    config: RunConfig,
+    folder: DatasetFolder,
+    run_folder: Location,
+    handle: Callable[[Event], None],
+    stopped: Callable[[], bool] = lambda: False,
 ) -> LoopResult:
     """Train on `config.workers.num` Ray Train workers; survives the death of workers and, with `workers.least`, the
     loss of nodes without which not all of them fit any more.
@@ -42,6 +48,8 @@ def run_on_ray(
     Args:
         run_folder: of the run, reachable from every node.
         handle: receives every event of rank 0, on a thread of this process.
+        stopped: called when a signal ends the run, while the workers save where they are; returns whether to wait for
+            that.
     Raises:
         RunError: the run refused to go on, or workers died more often than `workers.max_failures`.
     """
@@ -56,7 +64,13 @@ def run_on_ray(
     listener = MailboxListener(mailbox, handle, trainer.abort, trainer.controlled_by)
     try:
         with listener:
-            failure = _fit(trainer)
+            try:
+                failure = _fit(trainer)
+            except KeyboardInterrupt:
+                mailbox.tell_to_go.remote()
+                if stopped():
+                    listener.left.wait(SECONDS_TO_SAVE)
+                raise
     except BaseException:
         trainer.abort()
         raise
@@ -162,6 +176,7 @@ class MailboxListener:
         self._thread = threading.Thread(target=self._listen, name="mailbox", daemon=True)
         self.result: LoopResult | None = None
         self.refused: str | None = None
+        self.left = threading.Event()
         self._refused_at = math.inf
         self._error: BaseException | None = None
 
@@ -203,7 +218,7 @@ class MailboxListener:
                 self._abort()
 
     def _sort(self, message: Any) -> None:
-        from braidrec.training.mailbox import Controlled, Refused
+        from braidrec.training.mailbox import Controlled, Left, Refused
 
         if isinstance(message, LoopResult):
             self.result = message
@@ -212,6 +227,8 @@ class MailboxListener:
                 self.refused, self._refused_at = message.reason, time.monotonic()
         elif isinstance(message, Controlled):
             self._controlled_by(message.controller)
+        elif isinstance(message, Left):
+            self.left.set()
         else:
             self._handle(message)
 
@@ -220,8 +237,8 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
     import ray
     from ray.train import FailureConfig, ScalingConfig
     from ray.train import RunConfig as RayRunConfig
-    from ray.train.torch import TorchConfig
 
+    from braidrec.training.ray_backend import WarnedTorchConfig
     from braidrec.training.ray_entry import train_worker
     from braidrec.training.ray_shards import Shards
     from braidrec.training.ray_trainer import StoppableTrainer
@@ -252,7 +269,7 @@ def _trainer(config: RunConfig, folder: DatasetFolder, run_folder: Location, mai
             failure_config=FailureConfig(max_failures=config.workers.max_failures),
             worker_runtime_env={"env_vars": quiet_ray().worker_environment | _environment(config, place)},
         ),
-        torch_config=TorchConfig(
+        torch_config=WarnedTorchConfig(
             backend=None if config.workers.backend == "auto" else config.workers.backend,
             timeout_s=config.workers.timeout_seconds,
         ),

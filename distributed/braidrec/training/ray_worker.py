@@ -1,6 +1,8 @@
 """A training worker under Ray Train."""
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -17,9 +19,10 @@ from braidrec.errors import RunError
 from braidrec.training.build import build_parts
 from braidrec.training.context import ProcessGroup
 from braidrec.training.environment import use_threads
-from braidrec.training.events import EpochEnd, Event
+from braidrec.training.events import EpochEnd, Event, Started
 from braidrec.training.loop import Loop
-from braidrec.training.mailbox import Controlled, Refused
+from braidrec.training.mailbox import Controlled, Left, Refused
+from braidrec.training.ray_backend import TERMINATION
 from braidrec.training.result import LoopResult
 from braidrec.training.run_folder import RunFolder
 
@@ -35,6 +38,12 @@ class RayWorker(ProcessGroup):
         super().__init__(device=ray.train.torch.get_device(), local_rank=train.get_local_rank())
         self._mailbox = mailbox
         self._streams = streams
+        self._will_take_steps = False
+        self._driver_goes = False
+        self._of_ray = _preemption_of_ray()
+        self._heeded: Any = None
+        if self.rank == 0:
+            threading.Thread(target=self._listen, name="told-to-go", daemon=True).start()
 
     def train_chunks(self) -> Iterable[Rows] | None:
         if not self._streams:
@@ -50,10 +59,40 @@ class RayWorker(ProcessGroup):
         """
         if self.rank != 0:
             return
+        if isinstance(event, Started):
+            self._will_take_steps = True
         if isinstance(event, EpochEnd):
+            self._will_take_steps = not event.last
             ray.get(self._mailbox.post.remote(event, until_handled=True))
         else:
             self._mailbox.post.remote(event)
+
+    @contextmanager
+    def taking_steps(self) -> Iterator[None]:
+        with TERMINATION.held_back():
+            yield
+
+    def noticed(self) -> bool:
+        return TERMINATION.given or self._driver_goes or self._of_ray.preemption_info is not self._heeded
+
+    def heed(self) -> None:
+        """The driver ends a run that it was told to end. A node that Ray Train knows to go is worked on until it does,
+        and a process that was sent SIGTERM goes now; in both cases Ray Train starts anew where there is room."""
+        self._heeded = self._of_ray.preemption_info
+        if self.rank == 0:
+            self._driver_goes = False
+            ray.get(self._mailbox.post.remote(Left()))
+        TERMINATION.heed()
+
+    def _listen(self) -> None:
+        """Let the run be ended when the driver was told to: after a step, if any is still to be taken."""
+        try:
+            ray.get(self._mailbox.until_told_to_go.remote())
+            self._driver_goes = True
+            if not self._will_take_steps:
+                self._mailbox.post.remote(Left())
+        except ray.exceptions.RayError:
+            return  # the run is over
 
     def emit_result(self, result: LoopResult) -> None:
         """Rank 0 hands the result over and waits until it has arrived: this process may be gone in a moment."""
@@ -74,6 +113,17 @@ class RayWorker(ProcessGroup):
     def emit_refusal(self, error: Exception) -> None:
         """Any rank may be the only one that cannot go on, because of its node or because it looks first."""
         ray.get(self._mailbox.post.remote(Refused(reason=str(error))))
+
+
+def _preemption_of_ray() -> Any:
+    """Where Ray Train keeps what it knows of nodes that are about to go, as `preemption_info`: None until there is some.
+
+    `ray.train.get_preemption_info` asks all ranks to agree on it through an actor, which takes longer than many steps
+    do; the step's own collective agrees on it as well.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context
 
 
 def run_worker(settings: dict[str, Any]) -> None:

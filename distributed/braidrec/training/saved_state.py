@@ -51,8 +51,9 @@ class SavedState:
         whole, blocks = self._sorted()
         rank, num_ranks = self._context.rank, self._context.world_size
         if self._dealt_out:
-            self._together(lambda: self._store.begin(state.epoch) if rank == 0 else None)
-            self._together(lambda: self._store.save_rows(state.epoch, blocks, rank=rank, num_ranks=num_ranks))
+            number = self._store.number(state)
+            self._together(lambda: self._store.begin(number) if rank == 0 else None)
+            self._together(lambda: self._store.save_rows(number, blocks, rank=rank, num_ranks=num_ranks))
         parts = num_ranks if self._dealt_out else 0
         self._together(lambda: self._store.save(whole, state, num_parts=parts) if rank == 0 else None)
 
@@ -69,8 +70,8 @@ class SavedState:
         load_model(self._model, tensors, self._store.folder.uri)
         if optimizers:
             restore_optimizers(self._optimizers, with_prefix(OPTIMIZER, tensors))
-
         self._context.barrier()  # rows of other ranks may be read where they are
+
     def _sorted(self) -> tuple[dict[str, Tensor], dict[str, RowBlock]]:
         """What all ranks hold alike, and what only this one does."""
         every = (

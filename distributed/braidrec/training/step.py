@@ -50,12 +50,20 @@ class StepResult:
     Attributes:
         losses: `[T]` the terms `TrainStep.term_names`, each to be divided by
         weights: `[T]`. The second is the number of interactions.
+        noticed: `[1]` ranks that were told that they may soon be gone.
         input_nodes: rows that this rank fetched.
     """
 
     losses: Tensor
     weights: Tensor
+    noticed: Tensor
     input_nodes: int
+
+    def on_cpu(self) -> tuple[Tensor, Tensor, bool]:
+        """Losses and weights in double precision, and whether any rank was: brought there together, for each way from
+        a GPU is waited for."""
+        told = torch.cat([self.losses, self.weights, self.noticed]).double().cpu()
+        return told[: len(self.losses)], told[len(self.losses) : -1], bool(told[-1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +151,7 @@ class TrainStep:
     def _update(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position, factor: float) -> StepResult:
         """Losses and gradients of the parameters as they stand, and an update by `factor` times the gradients."""
         with self.timer.phase("forward_backward"):
-            total, sums, over = self._total(batch, inputs, places, at)
+            total, sums, over, noticed = self._total(batch, inputs, places, at)
             (factor * total).backward()  # type: ignore[no-untyped-call]
         with self.timer.phase("communication"):
             for table in self.tables.values():
@@ -157,34 +165,40 @@ class TrainStep:
             for optimizer in self.optimizers:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-        return StepResult(losses=sums, weights=over, input_nodes=self._input_nodes(inputs))
+        return StepResult(losses=sums, weights=over, noticed=noticed, input_nodes=self._input_nodes(inputs))
 
-    def _total(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position) -> tuple[Tensor, Tensor, Tensor]:
-        """This rank's part of the loss, and `[T]` sums and weights over all ranks."""
+    def _total(
+        self, batch: Batch, inputs: Inputs, places: Tensor, at: Position
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """This rank's part of the loss, and over all ranks `[T]` sums and weights, and how many were noticed."""
         attacked = self.adversary is not None and self.adversary.is_active(at.epoch)
         watch = Watch(inputs, self.adversary.target) if self.adversary is not None and attacked else None
-        terms, sums, over = self._reduced(batch, inputs if watch is None else watch.inputs, places, at)
+        terms, sums, over, noticed = self._reduced(batch, inputs if watch is None else watch.inputs, places, at)
         total = terms.sum()
         if self.adversary is None:
-            return total, sums, over
+            return total, sums, over, noticed
         value = weight = sums.new_zeros(1)
         if watch is not None:
             against = self.adversary.attack(_without_regulariser(terms), watch, self.context)
-            harder, harder_sums, harder_over = self._reduced(batch, against, places, at)
+            harder, harder_sums, harder_over, _ = self._reduced(batch, against, places, at)
             total = total + self.adversary.weight * _without_regulariser(harder)
             mean = _without_regulariser(harder_sums / harder_over.clamp(min=1e-12))
             value, weight = (self.adversary.weight * mean * over[0]).reshape(1), over[:1]
-        return total, torch.cat([sums, value]), torch.cat([over, weight])
+        return total, torch.cat([sums, value]), torch.cat([over, weight]), noticed
 
-    def _reduced(self, batch: Batch, inputs: Inputs, places: Tensor, at: Position) -> tuple[Tensor, Tensor, Tensor]:
-        """`[T]` this rank's parts of the terms, whose sum over all ranks are their means; `[T]` sums; `[T]` weights."""
+    def _reduced(
+        self, batch: Batch, inputs: Inputs, places: Tensor, at: Position
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`[T]` this rank's parts of the terms, whose sum over all ranks are their means; over all ranks `[T]` sums,
+        `[T]` weights and `[1]` how many were noticed."""
         seed_device(self.context.device, seed_for(self.seed, "model", at.epoch, at.step, self.context.rank))
         losses, weights = self.losses(batch, inputs, places, at)
         # One collective for all scalars. A rank's NaN reaches every sum, so that all ranks stop at the same step.
-        totals = self.context.all_reduce(torch.cat([losses.detach(), weights.to(losses.dtype)]))
-        sums, over = totals.chunk(2)
+        told = losses.new_full((1,), float(self.context.noticed()))
+        totals = self.context.all_reduce(torch.cat([losses.detach(), weights.to(losses.dtype), told]))
+        sums, over, noticed = totals.split([len(losses), len(losses), 1])
         self._refuse_nan(sums, at)
-        return losses / over.clamp(min=1e-12), sums, over
+        return losses / over.clamp(min=1e-12), sums, over, noticed
 
     def _input_nodes(self, inputs: Inputs) -> int:
         every = self.num_users + self.num_items

@@ -3,7 +3,7 @@
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -31,6 +31,16 @@ class PhaseTimer:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             self._seconds[name] += time.perf_counter() - start
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Those since `take`, by phase."""
+        return dict(self._seconds)
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Count what an earlier process measured."""
+        for name, value in seconds.items():
+            self._seconds[name] += value
 
     def take(self) -> dict[str, float]:
         """The seconds since the last call, by phase."""
