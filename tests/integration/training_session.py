@@ -28,8 +28,9 @@ from braidrec.data.description import ProtocolDescription
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
 from braidrec.data.writer import DatasetWriter
-from braidrec.errors import RunError
-from braidrec.training.events import EpochEnd, Event, Started
+from braidrec.errors import RunError, Stopped
+from braidrec.tracking.store import connect
+from braidrec.training.events import EpochEnd, Event, Note, Started
 from braidrec.training.ray_start import start_ray
 
 EPOCHS = 3
@@ -54,11 +55,14 @@ class Watch:
     def __init__(self, act: Callable[[EpochEnd], None] = lambda event: None) -> None:
         self.starts = 0
         self.ends: list[int] = []
+        self.notes: list[str] = []
         self._act = act
 
     def handle(self, event: Event) -> None:
         if isinstance(event, Started):
             self.starts += 1
+        elif isinstance(event, Note):
+            self.notes.append(event.message)
         elif isinstance(event, EpochEnd):
             self.ends.append(event.epoch)
             self._act(event)
@@ -116,6 +120,33 @@ class KillWorker:
             worker.kill()
 
 
+class Notice:
+    """Tells a run that it will soon be gone, with SIGTERM, and measures how long until the next epoch is over.
+
+    Args:
+        after: the epoch in the one after which that happens, as soon as it has begun.
+        to: "worker": one of them; "driver": this process.
+    """
+
+    def __init__(self, run: Path, after: int, to: str) -> None:
+        self._run, self._after, self._to = run, after, to
+        self._given_at: float | None = None
+        self.recovery_seconds: float | None = None
+
+    def __call__(self, event: EpochEnd) -> None:
+        if event.epoch == self._after and self._given_at is None:
+            threading.Thread(target=self._give, daemon=True).start()
+        elif self._given_at is not None and self.recovery_seconds is None:
+            self.recovery_seconds = time.monotonic() - self._given_at
+
+    def _give(self) -> None:
+        while not checkpoint_after(self._run, self._after).is_dir():
+            time.sleep(0.005)
+        process = os.getpid() if self._to == "driver" else named(os.getpid(), WORKER)[0].pid
+        self._given_at = time.monotonic()
+        os.kill(process, signal.SIGTERM)
+
+
 def settings(folder: Path, data: str, name: str) -> list[str]:
     """Of every training here; all that it reads and writes is in `folder`."""
     places = [f"data.path={folder / data}", f"storage={folder / 'runs'}", f"cache={folder / 'cache'}", f"name={name}"]
@@ -164,6 +195,38 @@ def sharded(folder: Path) -> Report:
     ).to_plain()
     report["ends_alone"] = watch.ends
     return report
+
+
+def noticed(folder: Path) -> Report:
+    """Two workers with their tables dealt out, one of whom is sent SIGTERM."""
+    notice = Notice(folder / "runs" / "noticed", KILLED_AFTER, "worker")
+    watch = Watch(notice)
+    report = run(folder, "noticed", *STREAMED, *DEALT_OUT, watch=watch)
+    return report | {"recovery_seconds": notice.recovery_seconds, "notes": watch.notes}
+
+
+def told_to_go(folder: Path) -> Report:
+    """The driver is sent SIGTERM, as by `ray job stop`; then the same run is resumed."""
+    notice = Notice(folder / "runs" / "told_to_go", KILLED_AFTER, "driver")
+    first, second = Watch(notice), Watch(notice)
+    report: Report = {}
+    began = time.monotonic()
+    try:
+        train(configured(folder, "planted", "told_to_go", *STREAMED), listeners=(first,))
+    except Stopped as stop:
+        report |= {"stopped": str(stop), "seconds_to_stop": time.monotonic() - (notice._given_at or began)}
+    report["workers_left"] = any_left(os.getpid(), WORKER, seconds=60)
+    report["status"] = status_in_mlflow(folder, "told_to_go")
+    train(configured(folder, "planted", "told_to_go", *STREAMED), resume="told_to_go", listeners=(second,))
+    ends, notes = first.ends + second.ends, first.notes + second.notes
+    return report | {"ends": ends, "notes": notes, "recovery_seconds": notice.recovery_seconds}
+
+
+def status_in_mlflow(folder: Path, name: str) -> str:
+    client = connect(f"sqlite:///{folder}/runs/mlflow.db")
+    experiment = client.get_experiment_by_name("braidrec")
+    (found,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
+    return str(found.info.status)
 
 
 def died_too_often(folder: Path) -> Report:
@@ -241,6 +304,8 @@ def main(folder: Path) -> None:
         "shards of 3": partial(shards, folder, 3),
         "whole": partial(run, folder, "whole", *STREAMED),
         "sharded": partial(sharded, folder),
+        "noticed": partial(noticed, folder),
+        "told_to_go": partial(told_to_go, folder),
         "killed": partial(killed, folder, "killed", "epoch"),
         "killed_in_report": partial(killed, folder, "killed_in_report", "report"),
         "killed_in_saving": partial(killed, folder, "killed_in_saving", "saving"),

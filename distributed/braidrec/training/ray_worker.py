@@ -116,7 +116,7 @@ class RayWorker(ProcessGroup):
 
 
 def _preemption_of_ray() -> Any:
-    """Where Ray Train keeps what it knows of nodes that are about to go, as `preemption_info`: None until there is some.
+    """Where Ray Train keeps what it knows of nodes that are about to go: `preemption_info`, None until there is some.
 
     `ray.train.get_preemption_info` asks all ranks to agree on it through an actor, which takes longer than many steps
     do; the step's own collective agrees on it as well.

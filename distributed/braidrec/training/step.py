@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from braidrec.data.delivery import Rows
 from braidrec.data.negatives import NegativeSampler
@@ -117,6 +118,7 @@ class TrainStep:
         self.optimizers, self.gradient_clip = optimizers, gradient_clip
         self.seed, self.context, self.timer = seed, context, timer
         self.own_parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+        self.running_means = running_means(model) if isinstance(model, nn.Module) else []
         self.dealt_out = [table.weight for table in tables.values() if table.dealt_out]
         whole = [table.weight for table in tables.values() if not table.dealt_out]
         self.whole_parameters = [*whole, *self.own_parameters]
@@ -157,6 +159,7 @@ class TrainStep:
             for table in self.tables.values():
                 table.collect(self.context)
             self._reduce_own_gradients()
+            self._average_running_means()
         with self.timer.phase("optimizer"):
             if self.gradient_clip is not None:
                 clip_gradients(
@@ -196,7 +199,7 @@ class TrainStep:
         # One collective for all scalars. A rank's NaN reaches every sum, so that all ranks stop at the same step.
         told = losses.new_full((1,), float(self.context.noticed()))
         totals = self.context.all_reduce(torch.cat([losses.detach(), weights.to(losses.dtype), told]))
-        sums, over, noticed = totals.split([len(losses), len(losses), 1])
+        sums, over, noticed = torch.split(totals, [len(losses), len(losses), 1])
         self._refuse_nan(sums, at)
         return losses / over.clamp(min=1e-12), sums, over, noticed
 
@@ -315,6 +318,16 @@ class TrainStep:
             "try a lower training.optimizer.learning_rate or set training.optimizer.gradient_clip"
         )
 
+    def _average_running_means(self) -> None:
+        """Each rank has normalised its own rows. What they keep for evaluation is the mean, the same on all."""
+        if self.context.world_size == 1 or not self.running_means:
+            return
+        flat = self.context.all_reduce(torch.cat([buffer.reshape(-1) for buffer in self.running_means]))
+        flat = flat / self.context.world_size
+        sizes = [buffer.numel() for buffer in self.running_means]
+        for buffer, values in zip(self.running_means, torch.split(flat, sizes), strict=True):
+            buffer.copy_(values.view_as(buffer))
+
     def _reduce_own_gradients(self) -> None:
         if self.context.world_size == 1 or not self.own_parameters:
             return
@@ -324,6 +337,13 @@ class TrainStep:
             self.own_parameters, torch.split(flat, [p.numel() for p in self.own_parameters]), strict=True
         ):
             parameter.grad = values.view_as(parameter)
+
+
+def running_means(model: nn.Module) -> list[Tensor]:
+    """What batch normalisation keeps of the batches that it saw, which no gradient changes."""
+    normalisations = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    kept = [(module.running_mean, module.running_var) for module in normalisations]
+    return [buffer for pair in kept for buffer in pair if buffer is not None]
 
 
 def _without_regulariser(terms: Tensor) -> Tensor:
