@@ -273,7 +273,15 @@ class EvaluationConfig(Strict):
         default=True,
         description="At the end, also by user activity, item popularity, cold and warm items, and their modalities.",
     )
-    tile_mb: Positive = Field(default=256, description="Memory for one tile of scores, MiB.")
+    tile_mb: Positive = Field(
+        default=256, description="Memory for one tile of scores, or of nodes that are encoded in tiles, MiB."
+    )
+    inference: Literal["auto", "whole", "tiled"] = Field(
+        default="auto",
+        description="How all nodes are encoded, with the same result. whole: each worker, at once in its memory; "
+        "tiled: layer by layer in tiles, by all workers of a machine, in mapped files in `cache` (CPU only); auto: "
+        "tiled where whole would take more than a quarter of what a worker may use.",
+    )
 
 
 class WorkersConfig(Strict):

@@ -28,10 +28,22 @@ def encode_exactly(
         features: as `Inputs.features`.
         cold: `[num_items]` items without train interactions.
     """
+    learn_relations(model, graph, features, num_users)
+    return model.encode(whole_inputs(model, tables, graph, features, num_users, cold))
+
+
+def learn_relations(model: Recommender, graph: FullGraph, features: FetchFeatures, num_users: int) -> None:
+    """Give the graph the relations that the model makes from its parameters as they are, if it makes any."""
     if isinstance(model, LearnsRelations):
         for relation in model.learned_relations(features, graph.relations, num_users=num_users).values():
             graph.replace(relation)
-    return model.encode(whole_inputs(model, tables, graph, features, num_users, cold))
+
+
+def chains_of_evaluation(model: Recommender, graph: FullGraph) -> dict[str, tuple[str, ...]]:
+    """The chains of relations by branch. One over a relation that the model has yet to make is left out."""
+    chains = {name: branch.relations(training=False) for name, branch in model.branches().items()}
+    made = graph.relations.keys() if isinstance(model, LearnsRelations) else None
+    return {name: chain for name, chain in chains.items() if chain is not None and (made is None or made >= set(chain))}
 
 
 def whole_inputs(
@@ -46,12 +58,9 @@ def whole_inputs(
 
     A branch over a relation that the model has yet to make (`LearnsRelations`) is left out.
     """
-    chains = {name: branch.relations(training=False) for name, branch in model.branches().items()}
-    made = graph.relations.keys() if isinstance(model, LearnsRelations) else None
     neighbourhoods = {
         name: graph.neighbourhood(hop_specs(chain, (-1,)), None)
-        for name, chain in chains.items()
-        if chain is not None and (made is None or made >= set(chain))
+        for name, chain in chains_of_evaluation(model, graph).items()
     }
     return Inputs(
         seeds=None,

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from braidrec.graph.kernels import sum_sources, weighted_sum_sources
+from braidrec.graph.kernels import KERNELS, sum_sources, weighted_sum_sources
 from braidrec.graph.relation import Relation
 from braidrec.graph.structure import Structure
 
@@ -90,7 +90,7 @@ class Hop:
         """
         if normalise == "symmetric" and not self.relation.weights_are_final:
             h = h * self.src_scale.to(h.dtype)
-        total = self._sum(h, edge_weight)
+        total = self.total(h, edge_weight)
         factor = self._factor(normalise)
         return total if factor is None else total * factor.to(total.dtype)
 
@@ -100,6 +100,17 @@ class Hop:
             return h[self.own_rows]
         return h[: self.num_dst]
 
+    def sources(self, h: Tensor) -> Tensor:
+        """The rows that `edges()`, `structure` and `block` count, for a caller that reads them itself: `h`.
+
+        Only a hop that computes a part of its destinations (`graph.tiles.TiledHop`) gives others.
+        """
+        return h
+
+    def kernel_sum(self, z: Tensor) -> Tensor:
+        """`total` without edge weights, outside autograd; the result is the caller's to change."""
+        return KERNELS[self.kernel](self.structure, z)
+
     def edges(self) -> tuple[Tensor, Tensor, Tensor]:
         """`(source row, destination row, edge id in the relation)` of every edge, each `[num_edges]` int64."""
         ids = self.edge_ids
@@ -107,7 +118,8 @@ class Hop:
             ids = torch.arange(self.structure.num_edges, device=self.structure.device)
         return self.structure.indices.long(), self.structure.destinations, ids
 
-    def _sum(self, h: Tensor, edge_weight: Tensor | None) -> Tensor:
+    def total(self, h: Tensor, edge_weight: Tensor | None = None) -> Tensor:
+        """`[num_dst, d]` the sum of the source rows, times the weights there are; nothing is normalised."""
         if edge_weight is None:
             return sum_sources(self.structure, h, self.kernel)
         return weighted_sum_sources(self.structure, h, edge_weight, self.kernel)

@@ -62,6 +62,10 @@ class FullGraph:
         """Those that it propagates over, by name."""
         return {name: hop.relation for name, hop in self._whole.items()}
 
+    def hop(self, relation: str) -> Hop:
+        """The whole step on a relation."""
+        return self._whole[relation]
+
     def neighbourhood(
         self,
         chain: Sequence[HopSpec],

@@ -117,7 +117,7 @@ class _ScaledChain(torch.autograd.Function):
             levels.insert(0, levels[0] * weights[0])
         z = (h * hops[0].src_scale).to(dtype)
         for level, hop in enumerate(hops, start=1):
-            z = KERNELS[hop.kernel](hop.structure, z)
+            z = hop.kernel_sum(z)
             rows, factor = neighbourhood.at_seeds(z, level), neighbourhood.at_seeds(hop.symmetric_factor, level)
             if weights is None:
                 levels.append((rows * factor).to(h.dtype))

@@ -116,7 +116,8 @@ class LearnedItemGraph(nn.Module):
         z = h.to(dtype or h.dtype)
         for hop in neighbourhood.hops:
             own = [hop.own(units) for units in directions]
-            z = hop.aggregate(z, self._edge_weights(hop, directions, own), normalise="sum")
+            sources = [hop.sources(units) for units in directions]
+            z = hop.aggregate(z, self._edge_weights(hop, sources, own), normalise="sum")
             directions = own
         return neighbourhood.at_seeds(z, len(neighbourhood.hops)).to(h.dtype)
 

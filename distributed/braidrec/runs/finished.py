@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -14,7 +15,7 @@ from braidrec.config.run import RatingMSEConfig, RunConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
 from braidrec.evaluation.ranker import Ranker
-from braidrec.evaluation.scoring import encode_exactly, ranker_of
+from braidrec.evaluation.scoring import ranker_of
 from braidrec.graph.kernels import choose_kernel
 from braidrec.graph.neighbourhood import FullGraph
 from braidrec.graph.relation import Relation
@@ -24,6 +25,7 @@ from braidrec.places import absolute_place
 from braidrec.runs.hidden import hidden_items
 from braidrec.training.checkpoint import CheckpointStore, with_prefix
 from braidrec.training.context import SingleProcess
+from braidrec.training.inference import inference_of
 from braidrec.training.model_factory import build_model
 from braidrec.training.objective_factory import build_objective
 from braidrec.training.run_folder import RunFolder
@@ -183,9 +185,11 @@ def _ranker(opened: _Opened, world: World, objective: RowLoss, *, anew: bool) ->
     model, tables = _model(opened, world)
     device = torch.device("cpu")
     graph = FullGraph(world.relations.fixed, device=device, kernel=choose_kernel(device))
+    context = SingleProcess()
+    inference = inference_of(config, model, world, memory_bytes=psutil.virtual_memory().available, context=context)
     return ranker_of(
         model,
-        encode_exactly(model, tables, graph, world.features.fetch, world.num_users, world.cold).vectors,
+        inference.encode(model, tables, graph, world, context).vectors,
         world.num_users,
         objective.score_offset,
         cosine=objective.ranks_by_cosine,

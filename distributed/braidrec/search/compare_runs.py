@@ -13,8 +13,8 @@ from braidrec.tracking.reader import RunReader, TrackedRun
 
 IGNORED = (
     "name", "seed", "storage", "cache", "data.path", "data.planted", "data.delivery", "data.memory_limit_mb",
-    "tracking", "workers", "evaluation.tile_mb", "evaluation.auc", "evaluation.slices", "evaluation.test",
-    "evaluation.watch_test",
+    "tracking", "workers", "evaluation.tile_mb", "evaluation.inference", "evaluation.auc", "evaluation.slices",
+    "evaluation.test", "evaluation.watch_test",
 )  # fmt: skip
 """Keys that make no other candidate: who computes, where things are, what else is measured."""
 

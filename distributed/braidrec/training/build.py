@@ -34,8 +34,10 @@ from braidrec.objectives.contract import RowLoss
 from braidrec.objectives.gather import Gather, gather_among
 from braidrec.training.context import Collectives, WorkerContext
 from braidrec.training.environment import give_memory_back
+from braidrec.training.events import Note
 from braidrec.training.features import RESIDENT_BYTES
 from braidrec.training.hardening import moves_features
+from braidrec.training.inference import Inference, inference_of
 from braidrec.training.model_factory import build_model
 from braidrec.training.objective_factory import build_objective, negative_sampler
 from braidrec.training.optimizers import ROWS_ONLY, build_optimizers
@@ -51,6 +53,8 @@ class Parts:
 
     Attributes:
         excludes_targets: the batch's own edges are taken out of what it is propagated over.
+        inference: how all nodes are encoded for evaluation.
+        context: this rank among the others.
     """
 
     world: World
@@ -63,6 +67,8 @@ class Parts:
     excludes_targets: bool
     source: NeighbourhoodSource
     whole_graph: FullGraph
+    inference: Inference
+    context: Collectives
     optimizers: list[torch.optim.Optimizer]
     delivery: Delivery
     rows_per_epoch: int
@@ -112,7 +118,7 @@ def build_parts(
         ConfigError: settings that do not fit the data or each other.
         DatasetError: damaged data, or a user for whom no negative item exists.
     """
-    world = open_world(config, folder, context)
+    world = open_world(config, folder, context, tell=lambda sentence: context.emit(Note(message=sentence)))
     interactions = world.interactions
     gather = gather_among(context)
     model = _model(config, world, context, gather)
@@ -130,6 +136,7 @@ def build_parts(
         placement=placed.placement,
     )  # fmt: skip
     source = _source(config, world, context, choice, whole_graph)
+    inference = inference_of(config, model, world, memory_bytes=_memory_share(context), context=context)
     delivery, delivered = _delivery(config, folder, interactions, context)
     return Parts(
         world=world,
@@ -142,6 +149,8 @@ def build_parts(
         excludes_targets=config.training.propagation.exclude_targets,
         source=source,
         whole_graph=whole_graph,
+        inference=inference,
+        context=context,
         optimizers=build_optimizers(
             config.training.optimizer, [t.weight for t in tables.values()], list(_parameters(model)), sparse=sparse
         ),
@@ -152,7 +161,9 @@ def build_parts(
             f"{config.training.propagation.precision}",
             **({"tables": tables_fact(placed, tables, config.training.wire)} if tables else {}),
             **_shortcut(ahead),
+            **({"evaluation": f"in tiles ({inference.reason})"} if inference.kind == "tiled" else {}),
             "interactions": delivered,
+            **world.facts,
             "compute": f"{context.world_size} worker(s) × {torch.get_num_threads()} thread(s) on {context.device.type}",
         },
     )
@@ -187,7 +198,14 @@ def _model(config: RunConfig, world: World, context: WorkerContext, gather: Gath
     precision = config.training.propagation.precision
     model = build_model(
         config.model,
-        surrounding_of(world, precision=precision, gather=gather),
+        surrounding_of(
+            world,
+            precision=precision,
+            gather=gather,
+            pretrained=True,
+            rank=context.rank,
+            world_size=context.world_size,
+        ),
     )
     assert isinstance(model, nn.Module)
     moved: Recommender = model.to(context.device)

@@ -20,9 +20,10 @@ from braidrec.errors import DivergedError
 from braidrec.evaluation.evaluator import Evaluator
 from braidrec.evaluation.metrics import higher_is_better
 from braidrec.evaluation.ranker import Ranker
-from braidrec.evaluation.scoring import encode_exactly, ranker_of
+from braidrec.evaluation.scoring import ranker_of
 from braidrec.evaluation.slices import Slice, item_modalities, item_popularity, item_warmth, user_activity
 from braidrec.evaluation.state import EvaluationResult, EvaluationState
+from braidrec.evaluation.tiled_encoding import ROWS_AT_ONCE
 from braidrec.graph.relation import Relation
 from braidrec.models.contract import Encoded
 from braidrec.models.fusion.summary import attention_summary
@@ -126,12 +127,9 @@ def encode_all(parts: Parts) -> Encoded:
     """
     assert isinstance(parts.model, nn.Module)
     parts.model.eval()
-    tables = {name: table.all_rows() for name, table in parts.tables.items()}
-    encoded = encode_exactly(
-        parts.model, tables, parts.whole_graph, parts.world.features.fetch, parts.num_users, parts.world.cold
-    )
+    encoded = parts.inference.encode(parts.model, parts.tables, parts.whole_graph, parts.world, parts.context)
     parts.model.train()
-    if not bool(torch.isfinite(encoded.vectors).all()):
+    if not all(bool(torch.isfinite(part).all()) for part in torch.split(encoded.vectors, ROWS_AT_ONCE)):
         raise DivergedError(
             "the final vectors hold NaN or infinite values though every loss was finite; try a lower "
             "training.optimizer.learning_rate or set training.optimizer.gradient_clip"

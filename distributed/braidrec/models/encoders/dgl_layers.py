@@ -56,7 +56,7 @@ class DGLEncoder(nn.Module):
         return combine_levels([ego, *levels_at_seeds(neighbourhood, h, step)], self.readout), ego
 
     def _convolve(self, layer: int, hop: Hop, z: Tensor, edge_weight: Tensor | None) -> Tensor:
-        out: Tensor = self.convolutions[layer](hop.block, (z, hop.own(z)), edge_weight=edge_weight)
+        out: Tensor = self.convolutions[layer](hop.block, (hop.sources(z), hop.own(z)), edge_weight=edge_weight)
         return out.mean(1) if self.kind == "gat" else out
 
 

@@ -116,10 +116,12 @@ class GRCN(WithoutTerms, nn.Module):
             items = unit_rows(leaky_relu(self.content(name, *inputs.features(name, sources.items))))
             # A user's neighbours are items: what stands for users among the sources is not looked at.
             c = sources.join(items.new_zeros(sources.num_rows - len(items), self.content_dim), items)
+            all_sources = hop.sources(c)
             prototype = unit_rows(preference)
             for _ in range(self.routing):
-                shares = softmax_over_sources(of_users, end_products(of_users, c, prototype, hop.kernel), hop.kernel)
-                prototype = unit_rows(prototype + weighted_sum_sources(of_users, c, shares, hop.kernel))
+                products = end_products(of_users, all_sources, prototype, hop.kernel)
+                shares = softmax_over_sources(of_users, products, hop.kernel)
+                prototype = unit_rows(prototype + weighted_sum_sources(of_users, all_sources, shares, hop.kernel))
             routed.append(sides.join(prototype, sides.of_items(hop.own(c), inputs.num_users)))
         return routed
 
@@ -137,12 +139,12 @@ class GRCN(WithoutTerms, nn.Module):
             if hop is not before:
                 shares = [_shares(hop, levels[place]) for levels in content_of]
                 weight = self._edge_weight(hop, shares, confidence_of[place])
-            e = weighted_sum_sources(hop.structure, e, weight, hop.kernel)
+            e = weighted_sum_sources(hop.structure, hop.sources(e), weight, hop.kernel)
             total = total + refined.at_seeds(e, place + 1).to(total.dtype)
             before = hop
         last = refined.hops[-1]
         parts = [
-            last.own(levels[-1]) + weighted_sum_sources(last.structure, levels[-1], share, last.kernel)
+            last.own(levels[-1]) + weighted_sum_sources(last.structure, last.sources(levels[-1]), share, last.kernel)
             for levels, share in zip(content_of, shares, strict=True)
         ]
         return torch.cat([total, *(refined.at_seeds(part, len(refined.hops)) for part in parts)], dim=-1)
@@ -154,7 +156,7 @@ class GRCN(WithoutTerms, nn.Module):
             return by_modality.mean(-1)
         if confidence is None:
             return by_modality.amax(-1)
-        weight = (by_modality * confidence.index_select(0, hop.structure.indices.long())).amax(-1)
+        weight = (by_modality * hop.sources(confidence).index_select(0, hop.structure.indices.long())).amax(-1)
         return weight.relu() if self.pruning == "hard" else weight
 
 
@@ -166,5 +168,5 @@ def _at_sources(neighbourhood: Neighbourhood, rows: Tensor) -> list[Tensor]:
 
 def _shares(hop: Hop, c: Tensor) -> Tensor:
     """`[num_edges]` s, from `[num_src, content_dim]` c."""
-    products = end_products(hop.structure, c, hop.own(c), hop.kernel)
+    products = end_products(hop.structure, hop.sources(c), hop.own(c), hop.kernel)
     return softmax_over_sources(hop.structure, products, hop.kernel)
