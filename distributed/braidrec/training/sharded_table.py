@@ -224,10 +224,26 @@ def _summed(pieces: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     if len(rows) == len(named):  # each once: putting in order is cheaper than adding
         gradients = pieces[0][1] if len(pieces) == 1 else torch.cat([gradients for _, gradients in pieces])
         return rows, gradients.index_select(0, _inverse(places))
-    total = pieces[0][1].new_zeros(len(rows), pieces[0][1].shape[1])
-    for part, (_, gradients) in zip(torch.split(places, [len(rows) for rows, _ in pieces]), pieces, strict=True):
+    first, *others = torch.split(places, [len(rows) for rows, _ in pieces])
+    total = _placed(pieces[0][1], first, len(rows))
+    for part, (_, gradients) in zip(others, pieces[1:], strict=True):
         add_rows(total, part, gradients)
     return rows, total
+
+
+def _placed(values: Tensor, places: Tensor, num_rows: int) -> Tensor:
+    """`[num_rows, width]` the sums of the values that have the same place, and zero elsewhere."""
+    covered = torch.zeros(num_rows, dtype=torch.bool, device=places.device)
+    covered[places] = True
+    free = (~covered).nonzero().squeeze(1)
+    if num_rows - len(free) < len(places):
+        total = values.new_zeros(num_rows, values.shape[1])
+        add_rows(total, places, values)
+        return total
+    # Each has a place of its own: reading them in order is several times cheaper than adding them to zeros.
+    source = torch.zeros(num_rows, dtype=places.dtype, device=places.device)
+    source.scatter_(0, places, torch.arange(len(places), device=places.device))
+    return values.index_select(0, source).index_fill_(0, free, 0)
 
 
 def _inverse(places: Tensor) -> Tensor:
