@@ -214,6 +214,23 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(
     assert_same(tmp_path, resumed, whole)
 
 
+def test_the_two_newest_damaged_leave_the_best(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = ("evaluation.monitor=coverage@20", "evaluation.patience=null", "training.epochs=8")
+    whole = train(data, tmp_path, "whole", *patient)
+    assert whole.best_epoch < 6
+    with Crash(monkeypatch, 7 * STEPS + 1), pytest.raises(CrashError):
+        train(data, tmp_path, "broken", *patient)
+    for epoch in (6, 7):
+        file = tmp_path / f"runs/broken/checkpoints/epoch-{epoch:05d}/tensors.safetensors"
+        file.write_bytes(file.read_bytes()[:-1])
+    seen = Recorder()
+    resumed = train(data, tmp_path, "broken", *patient, resume=True, listeners=(seen,))
+    told = [event.message for event in seen.events if isinstance(event, Note)]
+    assert ["epoch-00007" in told[0], "epoch-00006" in told[1]] == [True, True]
+    assert told[2].startswith(f"continuing after epoch {whole.best_epoch} ")
+    assert_same(tmp_path, resumed, whole)
+
+
 def test_nothing_but_damaged_checkpoints(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Crash(monkeypatch, 2 * STEPS), pytest.raises(CrashError):
         train(data, tmp_path, "broken", MF)
