@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, DatasetFolder, PrepareConfig, load_config, print_json, work_folder
+from common import DatasetFolder, prepared, print_json, work_folder
 from trainings import Pieces, Training, mean_and_spread
 
 SPLIT = "split={kind: cold_items, valid: 0.1, test: 0.2}"
@@ -53,7 +53,7 @@ def main() -> None:
 
     restart_with_training_environment(arguments.threads)
     work = work_folder(arguments.work)
-    folder = _prepared(Path(arguments.data).resolve(), work)
+    folder = prepared(str(Path(arguments.data).resolve()), work, "-cold", (SPLIT, "unknown_users=drop"))
     pieces = Pieces(folder.path, work, "cold_items", threads=arguments.threads)
     results: dict[str, Any] = {"chance": f"{_by_chance(folder):.4f}".lstrip("0")}
     for arm, (preset, settings) in ARMS.items():
@@ -72,18 +72,6 @@ def main() -> None:
         results[arm] = {split: mean_and_spread(runs, f"{split}/recall@20") for split in ("valid", "test")}
         print(f"{arm:40} {results[arm]['test']}", flush=True)
     print_json({"items": folder.num_items, **results})
-
-
-def _prepared(raw: Path, work: Path) -> DatasetFolder:
-    target = work / "datasets" / f"{raw.name}-cold"
-    if not (target / "dataset.json").is_file():
-        from braidrec.data.prepare import prepare
-
-        file = ROOT / "configs" / "datasets" / f"{raw.name.replace('-', '_')}.yaml"
-        prepare(
-            load_config(PrepareConfig, [file], [f"source.path={raw}", f"output={target}", SPLIT, "unknown_users=drop"])
-        )
-    return DatasetFolder.open(str(target))
 
 
 def _by_chance(folder: DatasetFolder) -> float:

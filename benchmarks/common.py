@@ -19,20 +19,24 @@ from braidrec.config.run import RunConfig  # noqa: E402
 from braidrec.data.folder import DatasetFolder  # noqa: E402
 
 
-def prepared(raw: str, work: Path) -> DatasetFolder:
+def prepared(raw: str, work: Path, suffix: str = "", settings: Sequence[str] = ()) -> DatasetFolder:
     """The dataset folder of a raw data set that configs/datasets/ knows by its folder's name; prepared once.
 
     A folder that is a dataset folder already is opened as it is.
+
+    Args:
+        suffix: of the prepared folder's name, where it is prepared in another way than the configuration's.
+        settings: what is other then, `key=value`.
     """
     if (Path(raw) / "dataset.json").is_file():
         return DatasetFolder.open(raw)
     name = Path(raw).resolve().name
-    target = work / "datasets" / name
+    target = work / "datasets" / f"{name}{suffix}"
     if not (target / "dataset.json").is_file():
         from braidrec.data.prepare import prepare
 
         file = ROOT / "configs" / "datasets" / f"{name.replace('-', '_')}.yaml"
-        prepare(load_config(PrepareConfig, [file], [f"source.path={raw}", f"output={target}"]))
+        prepare(load_config(PrepareConfig, [file], [f"source.path={raw}", f"output={target}", *settings]))
     return DatasetFolder.open(str(target))
 
 

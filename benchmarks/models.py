@@ -12,7 +12,8 @@ Seconds and memory of trainings that had to share the machine say little: `--mea
 setting once more, one after the other, to be called when nothing else runs; their figures stand in the table then.
 
 The published lengths (1,000 epochs at most, 20 validations of patience) take days on two cores. `--epochs`,
-`--learning-rate` and the like cut them for all models alike; the table says so.
+`--learning-rate` and the like cut them for all models alike; the table says so. Not here, but in
+benchmarks/named.py: ADDVAE, which wants raw texts, VMCF, which wants ratings, and DVBPR, which wants images.
 """
 
 import argparse
@@ -21,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from common import work_folder
-from trainings import METRICS, WATCHED, Pieces, Training, mean_and_spread, readable
+from trainings import METRICS, WATCHED, Pieces, Search, amr_after, markdown, mean_and_spread, time_and_memory
 
-MEASURED_EPOCHS = 3
-ID_ONLY = {"popularity", "item_knn", "bpr_mf", "lightgcn", "layergcn", "sgl", "simgcl"}
+ID_ONLY = {"popularity", "item_knn", "bpr_mf", "lightgcn", "layergcn", "selfcf", "sgl", "simgcl"}
 WITHOUT_TRAINING = ("popularity", "item_knn", "item_knn_cbf")
 REGULARISERS = ("objective.regulariser=0.0001", "objective.regulariser=0.001")
 KNOBS: dict[str, tuple[str, str]] = {
@@ -36,7 +36,10 @@ KNOBS: dict[str, tuple[str, str]] = {
     "mgcn": ("model.encoder.contrast_weight=0.01", "model.encoder.contrast_weight=0.1"),
 }
 """Of each model that is searched, two values of its own; with two regularisers they are four points."""
-PUBLISHED = ("bpr_mf", "layergcn", "vbpr", "vbpr_mm", "mmgcf", "lattice", "mmgcn", "slmrec", "grcn")
+PUBLISHED = (
+    "bpr_mf", "layergcn", "selfcf", "vbpr", "vbpr_mm", "amr", "acf", "mmgcf", "lattice", "mmgcn", "slmrec", "grcn",
+    "dualgnn", "dragon",
+)  # fmt: skip
 NAMES = {
     "popularity": "popularity",
     "item_knn": "item kNN",
@@ -44,13 +47,18 @@ NAMES = {
     "bpr_mf": "BPR-MF",
     "lightgcn": "LightGCN",
     "layergcn": "LayerGCN",
+    "selfcf": "SelfCF",
     "sgl": "SGL",
     "simgcl": "SimGCL",
     "vbpr": "VBPR",
     "vbpr_mm": "VBPR (MMRec's form)",
+    "amr": "AMR",
+    "acf": "ACF",
     "mmgcf": "MMGCF",
     "mmgcn": "MMGCN",
     "grcn": "GRCN",
+    "dualgnn": "DualGNN",
+    "dragon": "DRAGON",
     "slmrec": "SLMRec",
     "lattice": "LATTICE",
     "bm3": "BM3",
@@ -85,7 +93,10 @@ def main() -> None:
     shared = _shared(arguments)
     found = {name: runs for name in arguments.models if (runs := _runs(pieces, name, shared, arguments))}
     pieces.only_stored = not arguments.measure
-    found = {name: _measured(pieces, name, runs, arguments) for name, runs in found.items()}
+    found = {
+        name: runs if name in WITHOUT_TRAINING else _search(name, shared, arguments).measured(pieces, runs)
+        for name, runs in found.items()
+    }
     missing = [NAMES[name] for name in arguments.models if name not in found]
     text = _page(pieces.name, found, missing, arguments)
     if arguments.table:
@@ -129,39 +140,16 @@ def _runs(pieces: Pieces, name: str, shared: tuple[str, ...], arguments: argpars
         stored = pieces.piece({"without_training": name}, lambda: _untrained(pieces, name))
         return [stored] if stored else []
 
-    def trained(settings: tuple[str, ...], seed: int) -> dict[str, Any] | None:
-        result = pieces.result(Training(preset=name, settings=settings, shared=shared, seed=seed))
-        return None if result is None else {**result, "settings": readable(settings), "given": settings}
+    return _search(name, shared, arguments).runs(pieces)
 
-    first, *others = arguments.seeds
+
+def _search(name: str, shared: tuple[str, ...], arguments: argparse.Namespace) -> Search:
+    """Four points, or the published settings with one seed."""
     if name in PUBLISHED:
-        run = trained((), first)
-        return [run] if run else []
-    points = [(knob, regulariser) for knob in KNOBS[name] for regulariser in REGULARISERS]
-    tried = {point: trained(point, first) for point in points[: arguments.points]}
-    judged = {settings: run for settings, run in tried.items() if run is not None}
-    if not judged:
-        return []
-    chosen = max(judged, key=lambda settings: judged[settings][WATCHED])
-    runs = [run for run in (judged[chosen], *(trained(chosen, seed) for seed in others)) if run is not None]
-    looked = "" if len(judged) == len(points) else f" ({len(judged)} of {len(points)} points)"
-    seeds = "" if len(runs) == len(arguments.seeds) else f" ({len(runs)} of {len(arguments.seeds)} seeds)"
-    return [{**run, "settings": run["settings"] + looked + seeds} for run in runs]
-
-
-def _measured(
-    pieces: Pieces, name: str, runs: list[dict[str, Any]], arguments: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """The runs with the seconds and the memory of a training that had the machine to itself, if there was one."""
-    if "best_epoch" not in runs[0]:
-        return runs
-    course = (f"training.epochs={MEASURED_EPOCHS}", f"evaluation.every={MEASURED_EPOCHS}", "evaluation.slices=false")
-    training = Training(preset=name, settings=runs[0]["given"], shared=course, seed=arguments.seeds[0])
-    quiet = pieces.result(training)
-    if quiet is None:
-        return runs
-    figures = {key: quiet[key] for key in ("seconds_per_epoch", "peak_memory_mb")}
-    return [{**run, **figures, "measured": True} for run in runs]
+        always = (amr_after(arguments.epochs),) if name == "amr" else ()
+        return Search(preset=name, points=((),), always=always, shared=shared, seeds=(arguments.seeds[0],))
+    points = tuple((knob, regulariser) for knob in KNOBS[name] for regulariser in REGULARISERS)
+    return Search(preset=name, points=points, tried=arguments.points, shared=shared, seeds=tuple(arguments.seeds))
 
 
 def _untrained(pieces: Pieces, name: str) -> dict[str, Any]:
@@ -216,7 +204,7 @@ def _preamble(arguments: argparse.Namespace) -> str:
 def _table(found: dict[str, list[dict[str, Any]]], split: str, published: dict[str, str] | None = None) -> str:
     head = ["Model", "Modalities", "Setting", "Recall@10", "Recall@20", "NDCG@10", "NDCG@20"]
     head += ["Published"] if published is not None else ["Validation R@20", "Best epoch", "s/epoch", "Peak MiB"]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for name, runs in found.items():
         values = [mean_and_spread(runs, f"{split}/{metric}") for metric in METRICS]
         line = [NAMES[name], "" if name in ID_ONLY else "yes", runs[0]["settings"], *values]
@@ -225,13 +213,11 @@ def _table(found: dict[str, list[dict[str, Any]]], split: str, published: dict[s
         elif "best_epoch" in runs[0]:
             line.append(mean_and_spread(runs, WATCHED))
             line.append(", ".join(str(run["best_epoch"]) for run in runs))
-            least = f"{min(run['seconds_per_epoch'] for run in runs):.2f}"  # the least disturbed one
-            line.append(least if "measured" in runs[0] else f"~{least}")
-            line.append(f"{max(run['peak_memory_mb'] for run in runs):,.0f}")
+            line += time_and_memory(runs)
         else:
             line += [mean_and_spread(runs, WATCHED), "", "", ""]
         lines.append(line)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown(head, lines)
 
 
 def _verdict(found: dict[str, list[dict[str, Any]]]) -> str:

@@ -10,12 +10,12 @@ seeds. A second call continues.
 """
 
 import argparse
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from common import DatasetFolder, print_json, run_job, work_folder
-from trainings import Pieces, Training, mean_and_spread, train_once
+from trainings import Pieces, Training, mean_and_spread
 
 ARMS = {"ID": "[]", "ID + poster": "[image]", "ID + text": "[text]", "ID + both": "[image, text]"}
 SPLITS = {
@@ -57,19 +57,20 @@ def main() -> None:
     results: dict[str, Any] = {arm: {} for arm in ARMS}
     coverage: dict[str, Any] = {}
     for split, option in SPLITS.items():
-        folder = _with_features(raw, work, split, option)
+        folder = with_features(raw, work, split, ("min_rating=4", option))
         coverage[split] = {
             name: f"{entry.num_vectors} of {folder.num_items} movies"
             for name, entry in folder.description.modalities.items()
         }
-        pieces = Pieces(folder.path, work, "posters", threads=arguments.threads)
+        pieces = Pieces(folder.path, work, "posters", threads=arguments.threads, data=folder.digest)
         for arm, used in ARMS.items():
             settings = (f"model.modalities.use={used}", *WITH_MODALITIES) if used != "[]" else ()
             settings += OF_SPLIT[split]
             shared = (*SHARED, f"training.epochs={arguments.epochs}")
             runs = [
-                _result(pieces, folder, Training(preset="lightgcn", settings=settings, shared=shared, seed=seed))
+                found
                 for seed in range(arguments.seeds)
+                if (found := pieces.result(Training(preset="lightgcn", settings=settings, shared=shared, seed=seed)))
             ]
             results[arm][split] = mean_and_spread(runs, "test/recall@20")
             print(f"{split:5} {arm:12} Recall@20 {results[arm][split]} ({len(runs)} seeds)", flush=True)
@@ -79,22 +80,13 @@ def main() -> None:
     print_json({"recall@20": results, "coverage": coverage})
 
 
-def _result(pieces: Pieces, folder: DatasetFolder, training: Training) -> dict[str, Any]:
-    """The training's result on this very data: features that were made anew are other data under the same path."""
-    found = pieces.piece(
-        {**asdict(training), "data": folder.digest},
-        lambda: train_once(folder.path, pieces.work, training, pieces.threads),
-    )
-    assert found is not None, "trained, or the process ended"
-    return found
-
-
-def _with_features(raw: Path, work: Path, split: str, option: str) -> DatasetFolder:
-    """The prepared data set with both modalities, by the commands of docs/extraction.md; what is there is kept."""
-    target = work / "datasets" / f"posters_{split}"
+def with_features(raw: Path, work: Path, name: str, settings: Sequence[str]) -> DatasetFolder:
+    """The data set, prepared with further settings (`key=value`), with both modalities, by the commands of
+    docs/extraction.md; what is there is kept."""
+    target = work / "datasets" / f"posters_{name}"
     if not (target / "dataset.json").is_file():
         keys = [f"output={target}", f"source.paths=[{raw}/ratings.csv]", f"items.paths=[{raw}/items.csv]",
-                f"media.image.folder={raw}/posters", "min_rating=4", option]  # fmt: skip
+                f"media.image.folder={raw}/posters", *settings]  # fmt: skip
         run_job("prepare.py", keys, "datasets/ml100k_posters.yaml")
     run_job("extract.py", [f"data={target}"], "extract/ml100k_posters_image.yaml")
     texts = [f"data={target}", f"source.paths=[{raw}/items.csv]"]

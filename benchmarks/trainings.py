@@ -13,6 +13,7 @@ from common import prepared, run_config
 
 METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 WATCHED = "valid/recall@20"
+MEASURED_EPOCHS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +41,20 @@ class Pieces:
         table: what the trainings are for, which names the file.
         threads: compute threads; None: all cores.
         only_stored: start no training; those without a result are None.
+        data: digest of the data set, where another one may stand under the same path: its trainings are others then.
     """
 
     def __init__(
-        self, raw: str, work: Path, table: str, *, threads: int | None = None, only_stored: bool = False
+        self,
+        raw: str,
+        work: Path,
+        table: str,
+        *,
+        threads: int | None = None,
+        only_stored: bool = False,
+        data: str | None = None,
     ) -> None:
+        self.data = data
         self.raw, self.work, self.threads, self.only_stored = raw, work, threads, only_stored
         self.name = Path(raw).resolve().name
         self.file = work / f"{table}_{self.name}.jsonl"
@@ -52,7 +62,8 @@ class Pieces:
 
     def result(self, training: Training) -> dict[str, Any] | None:
         """The training's result, after training if there is none; None: none is stored, and none is to be made."""
-        return self.piece(asdict(training), lambda: train_once(self.raw, self.work, training, self.threads))
+        of = asdict(training) | ({} if self.data is None else {"data": self.data})
+        return self.piece(of, lambda: train_once(self.raw, self.work, training, self.threads))
 
     def piece(self, of: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
         """What `make` returns in a process of its own, or what it returned once for the same `of`."""
@@ -85,7 +96,8 @@ def train_once(raw: str, work: Path, training: Training, threads: int | None) ->
     """Train here, and say what came out.
 
     Returns:
-        the metrics of both splits, `best_epoch`, `epochs_run`, `seconds_per_epoch` (the median, validation left out)
+        the metrics of both splits (AUC, RMSE and MAE where the training has them), `best_epoch`, `epochs_run`,
+        `seconds_per_epoch` (the median, validation left out)
         and `peak_memory_mb` of this process, libraries and data included.
     """
     import shutil
@@ -110,8 +122,9 @@ def train_once(raw: str, work: Path, training: Training, threads: int | None) ->
     import torch
 
     seconds = [epoch["train/seconds"] for epoch in epochs if "train/seconds" in epoch]  # none of an untrained model
+    wanted = [f"{split}/{name}" for split in ("valid", "test") for name in (*METRICS, "auc", "rmse", "mae")]
     return {
-        **{f"{split}/{name}": result.metrics[f"{split}/{name}"] for split in ("valid", "test") for name in METRICS},
+        **{name: result.metrics[name] for name in wanted if name in result.metrics},
         "best_epoch": result.best_epoch,
         "epochs_run": result.epochs_run,
         "seconds_per_epoch": statistics.median(seconds) if seconds else 0.0,
@@ -119,11 +132,98 @@ def train_once(raw: str, work: Path, training: Training, threads: int | None) ->
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A preset at a few points, of which the first seed's validation chooses the one that is trained with all seeds.
+
+    Attributes:
+        points: the settings of each point, `key=value`; one alone is not searched.
+        tried: how many of the points are trained; None: all.
+        always: what is changed in the preset at all points.
+        shared: lengths and the like, of all trainings.
+        watched: metric of the validation split that chooses.
+        lower_is_better: of it.
+    """
+
+    preset: str
+    points: tuple[tuple[str, ...], ...]
+    shared: tuple[str, ...]
+    seeds: tuple[int, ...]
+    always: tuple[str, ...] = ()
+    tried: int | None = None
+    watched: str = WATCHED
+    lower_is_better: bool = False
+
+    def runs(self, pieces: Pieces) -> list[dict[str, Any]]:
+        """Results of the chosen point, one a seed, which name it as `settings` and `given`; []: none is finished."""
+        first, *others = self.seeds
+        tried = {point: self._trained(pieces, point, first) for point in self.points[: self.tried]}
+        judged = {point: run for point, run in tried.items() if run is not None}
+        if not judged:
+            return []
+        sign = -1 if self.lower_is_better else 1
+        chosen = max(judged, key=lambda point: sign * judged[point][self.watched])
+        further = (self._trained(pieces, chosen, seed) for seed in others)
+        runs = [run for run in (judged[chosen], *further) if run is not None]
+        points, seeds = len(self.points), len(self.seeds)
+        looked = "" if len(judged) == points else f" ({len(judged)} of {points} points)"
+        looked += "" if len(runs) == seeds else f" ({len(runs)} of {seeds} seeds)"
+        return [{**run, "settings": readable(chosen) + looked, "given": chosen} for run in runs]
+
+    def measured(self, pieces: Pieces, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The runs, with the seconds and the memory of a training that had the machine to itself, if there was one."""
+        if not runs:
+            return runs
+        every = MEASURED_EPOCHS
+        course = (f"training.epochs={every}", f"evaluation.every={every}", "evaluation.slices=false")
+        if self.preset == "amr":
+            course += ("training.adversarial.start_epoch=1",)
+        quiet = pieces.result(
+            Training(
+                preset=self.preset,
+                settings=tuple(runs[0]["given"]),
+                shared=(*self.always, *course),
+                seed=self.seeds[0],
+            )
+        )
+        if quiet is None:
+            return runs
+        figures = {key: quiet[key] for key in ("seconds_per_epoch", "peak_memory_mb")}
+        return [{**run, **figures, "measured": True} for run in runs]
+
+    def reported(self, pieces: Pieces, *, only_stored: bool, measure: bool) -> list[dict[str, Any]]:
+        """`runs`, `measured`: either all trainings are made, or none, or (`measure`) the measured one alone."""
+        pieces.only_stored = only_stored or measure
+        runs = self.runs(pieces)
+        pieces.only_stored = not measure
+        return self.measured(pieces, runs)
+
+    def _trained(self, pieces: Pieces, point: tuple[str, ...], seed: int) -> dict[str, Any] | None:
+        shared = (*self.always, *self.shared)
+        return pieces.result(Training(preset=self.preset, settings=point, shared=shared, seed=seed))
+
+
+def amr_after(epochs: int) -> str:
+    """The setting by which the second half of so many epochs of AMR is adversarial."""
+    return f"training.adversarial.start_epoch={epochs // 2 + 1}"
+
+
 def mean_and_spread(runs: Sequence[dict[str, Any]], key: str) -> str:
     """`.4284 ± .0020`: mean and standard deviation, or the one value that there is."""
     values = [run[key] for run in runs]
     mean = f"{fmean(values):.4f}".lstrip("0")
     return mean if len(values) == 1 else f"{mean} ± {f'{stdev(values):.4f}'.lstrip('0')}"
+
+
+def time_and_memory(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """Seconds an epoch, ~ where the machine was shared, and the peak in MiB."""
+    least = f"{min(run['seconds_per_epoch'] for run in runs):.2f}"  # the least disturbed one
+    return [least if "measured" in runs[0] else f"~{least}", f"{max(run['peak_memory_mb'] for run in runs):,.0f}"]
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))
 
 
 def readable(settings: Sequence[str]) -> str:
