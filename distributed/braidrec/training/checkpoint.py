@@ -292,8 +292,8 @@ def _of_json(text: str) -> RunState:
     so_far = plain.pop("so_far", None)
     if so_far is None:
         return RunState(**plain)
-    lists = {key: tuple(so_far.pop(key)) for key in ("losses", "weights", "input_nodes")}
-    return RunState(**plain, so_far=EpochSoFar(**lists, **so_far))
+    so_far |= {key: tuple(so_far[key]) for key in ("losses", "weights", "input_nodes")}
+    return RunState(**plain, so_far=EpochSoFar(**so_far))
 
 
 def _fingerprint(path: Path) -> dict[str, int | str]:
