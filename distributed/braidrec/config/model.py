@@ -12,6 +12,7 @@ from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.dragon import DragonConfig
 from braidrec.config.systems.dualgnn import DualGNNConfig
+from braidrec.config.systems.dvbpr import DVBPRConfig
 from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.config.systems.grcn import GRCNConfig
 from braidrec.config.systems.lattice import LatticeConfig
@@ -275,6 +276,7 @@ SystemConfig = (
     | VMCFConfig
     | DualGNNConfig
     | DragonConfig
+    | DVBPRConfig
 )
 """Published systems with parts of their own: they do their own projecting and fusing."""
 

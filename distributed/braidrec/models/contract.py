@@ -26,6 +26,7 @@ class TableSpec:
     Rows start as N(0, `std`²) except their last `zero_columns`, which start at zero (biases).
 
     Attributes:
+        uniform: they start as U(0, `std`) instead.
         side: one row for every user, for every item, or for every node of the joint space (users, then items).
         starts_as: a modality, whose vectors are the initial rows instead; None: none.
         every_row: each step looks at all rows, so that its gradient is as large as the table.
@@ -34,6 +35,7 @@ class TableSpec:
     width: int
     std: float
     zero_columns: int = 0
+    uniform: bool = False
     side: Side = "nodes"
     starts_as: str | None = None
     every_row: bool = False
@@ -54,7 +56,8 @@ class TableSpec:
             stop = start + ROWS_DRAWN_AT_ONCE
             if stop + ROWS_DRAWN_TOGETHER > num_rows:
                 stop = num_rows
-            drawn = torch.randn(stop - start, self.width, generator=generator).mul_(self.std)
+            draw = torch.rand if self.uniform else torch.randn
+            drawn = draw(stop - start, self.width, generator=generator).mul_(self.std)
             first, last = max(start, held.start), min(stop, held.stop)
             if first < last:
                 rows[first - held.start : last - held.start] = drawn[first - start : last - start]

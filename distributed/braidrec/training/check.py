@@ -2,6 +2,8 @@
 
 import difflib
 
+import torch
+
 from braidrec.config.load import ConfigError
 from braidrec.config.model import ItemGraphConfig, ModelConfig, SystemConfig
 from braidrec.config.run import (
@@ -15,12 +17,15 @@ from braidrec.config.run import (
     TrainingConfig,
 )
 from braidrec.config.systems.addvae import ADDVAEConfig
+from braidrec.config.systems.dvbpr import DVBPRConfig
 from braidrec.config.systems.vmcf import VMCFConfig
 from braidrec.config.untrained import ItemKNNCBFConfig, PopularityConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.evaluation.metrics import metric_names
 from braidrec.training.features import modalities_of
 from braidrec.training.optimizers import ROWS_ONLY
+from braidrec.training.picture_networks import build_picture_network
+from braidrec.training.pictures import check_pictures
 from braidrec.training.relations import relations_of
 from braidrec.training.system_factory import looks_at_modalities
 from braidrec.training.untrained import is_untrained
@@ -69,6 +74,8 @@ def check_model(config: RunConfig, folder: DatasetFolder) -> None:
     model = config.model
     if isinstance(model.encoder, ADDVAEConfig):
         _check_words(config, folder)
+    if isinstance(model.encoder, DVBPRConfig):
+        _check_pictures(config, folder)
     used = modalities_of(model.modalities, folder)
     modalities_of(model.user_modalities, folder)
     relations = relations_of(model)
@@ -144,6 +151,20 @@ def _check_words(config: RunConfig, folder: DatasetFolder) -> None:
         )
     if config.tracking.registered_model is not None:
         raise ConfigError("tracking.registered_model: model.encoder.kind=addvae has no vectors to register; remove it")
+
+
+def _check_pictures(config: RunConfig, folder: DatasetFolder) -> None:
+    """A model of raw images."""
+    encoder = config.model.encoder
+    assert isinstance(encoder, DVBPRConfig)
+    check_pictures(encoder, folder)
+    if isinstance(config.objective.loss, OwnTermsConfig):
+        raise ConfigError(
+            "objective.loss.kind=none: model.encoder.kind=dvbpr has no loss of its own but the decay of its network; "
+            "use bpr"
+        )
+    with torch.device("meta"):  # a network that does not exist, or fit the images, costs nothing here
+        build_picture_network(encoder, config.model.dim, pretrained=False)
 
 
 def _check_untrained(config: RunConfig) -> None:

@@ -20,6 +20,7 @@ from braidrec.config.model import (
 )
 from braidrec.config.systems.acf import ACFConfig
 from braidrec.config.systems.addvae import ADDVAEConfig
+from braidrec.config.systems.dvbpr import DVBPRConfig
 from braidrec.models.composed import ComposedRecommender
 from braidrec.models.contract import Recommender
 from braidrec.models.encoders.contract import Encoder
@@ -37,9 +38,11 @@ from braidrec.models.missing import MISSING, MissingPolicy, ModalityDropout
 from braidrec.models.projectors import Projector
 from braidrec.models.score_fusion import ScoreFusion
 from braidrec.models.strands import ItemStrands
+from braidrec.models.systems.dvbpr import Share
 from braidrec.models.tasks.contract import Task
 from braidrec.models.user_features import UserFeatures
 from braidrec.training.features import FILLED, policy_of
+from braidrec.training.picture_networks import build_picture_network
 from braidrec.training.relations import trained_on
 from braidrec.training.surrounding import Surrounding
 from braidrec.training.system_factory import build_system
@@ -69,6 +72,10 @@ def _beside(config: ModelConfig, surrounding: Surrounding) -> dict[str, Any]:
         return {"shapes": shapes, "histories": surrounding.histories}
     if isinstance(config.encoder, ADDVAEConfig):
         return {"histories": surrounding.histories, "words": surrounding.words}
+    if isinstance(config.encoder, DVBPRConfig):
+        scaled = build_picture_network(config.encoder, config.dim, pretrained=surrounding.pretrained)
+        share = Share(rank=surrounding.rank, world_size=surrounding.world_size, gather=surrounding.gather)
+        return {**vars(scaled), "pictures": surrounding.pictures, "share": share}
     return {}
 
 

@@ -8,6 +8,7 @@ import torch
 from braidrec.graph.histories import Histories
 from braidrec.graph.relation import Relation
 from braidrec.graph.user_words import UserWords
+from braidrec.models.pictures import ItemPictures
 from braidrec.objectives.gather import Gather, own_rows
 
 
@@ -24,6 +25,9 @@ class Surrounding:
         shapes: by modality, `(components, numbers)` of the items' vectors; one that is not named is one vector.
         histories: the users' train items; None where a model is only looked at.
         words: the users' words, of a model that wants them.
+        pictures: the items' pictures, of a model that wants them.
+        pretrained: parameters start here, from given weights where some are configured; else a checkpoint has them.
+        rank, world_size: this process among those that evaluate together.
     """
 
     dims: Mapping[str, int]
@@ -34,6 +38,10 @@ class Surrounding:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     histories: Histories | None = None
     words: UserWords | None = None
+    pictures: ItemPictures | None = None
+    pretrained: bool = False
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def dtype(self) -> torch.dtype | None:

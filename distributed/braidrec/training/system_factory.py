@@ -11,6 +11,7 @@ from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.config.systems.bm3 import BM3Config
 from braidrec.config.systems.dragon import DragonConfig
 from braidrec.config.systems.dualgnn import DualGNNConfig
+from braidrec.config.systems.dvbpr import DVBPRConfig
 from braidrec.config.systems.freedom import FreedomConfig
 from braidrec.config.systems.grcn import GRCNConfig
 from braidrec.config.systems.lattice import LatticeConfig
@@ -28,6 +29,7 @@ from braidrec.models.systems.addvae import ADDVAE
 from braidrec.models.systems.bm3 import BM3
 from braidrec.models.systems.dragon import Dragon
 from braidrec.models.systems.dualgnn import DualGNN
+from braidrec.models.systems.dvbpr import DVBPR
 from braidrec.models.systems.freedom import Freedom
 from braidrec.models.systems.grcn import GRCN
 from braidrec.models.systems.lattice import Lattice
@@ -55,11 +57,13 @@ SYSTEMS: dict[type, Callable[..., Recommender]] = {
     VMCFConfig: VMCF,
     DualGNNConfig: DualGNN,
     DragonConfig: Dragon,
+    DVBPRConfig: DVBPR,
 }
 """Their constructors take the settings by the same names."""
 
-OUTSIDE_THE_MODULE = {"kind", "prune_rate", "text", "max_words", "min_items", "relation", "neighbours"}
-"""Settings that are not the module's business: its name, what a relation is, and which words there are."""
+OF_PICTURES = {"images", "side", "fit", "margin", "network", "limits", "max_failed"}
+OUTSIDE_THE_MODULE = {"kind", "prune_rate", "text", "max_words", "min_items", "relation", "neighbours", *OF_PICTURES}
+"""Settings that are not the module's business: its name, what a relation is, which words and pictures there are."""
 
 
 def build_system(

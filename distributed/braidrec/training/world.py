@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +11,26 @@ from torch import Tensor
 
 from braidrec.config.run import RunConfig
 from braidrec.config.systems.addvae import ADDVAEConfig
+from braidrec.config.systems.dvbpr import DVBPRConfig
 from braidrec.config.systems.vmcf import VMCFConfig
 from braidrec.data.folder import DatasetFolder
 from braidrec.graph.build import build_interactions_from
 from braidrec.graph.histories import Histories
 from braidrec.graph.relation import INTERACTIONS, Relation
 from braidrec.graph.user_words import UserWords
+from braidrec.models.pictures import ItemPictures
 from braidrec.objectives.gather import Gather, own_rows
 from braidrec.training.context import Collectives
 from braidrec.training.environment import give_memory_back
 from braidrec.training.features import FeatureSet, load_features
+from braidrec.training.pictures import pictures_of_items
 from braidrec.training.relations import RelationBuilder, RelationSet, keeps_modalities_apart, one_copy, views_of
 from braidrec.training.surrounding import Surrounding
+from braidrec.training.together import Tell, untold
 from braidrec.training.words import words_of_users
+
+PICTURE = "picture"
+"""What the slices call having one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +44,8 @@ class World:
         features: of items and users, by modality.
         cold: `[num_items]` bool, items without train interactions.
         words: the users' words, of a model that wants them.
+        pictures: the items' pictures, of a model that wants them.
+        facts: what the log says of it.
     """
 
     folder: DatasetFolder
@@ -45,6 +54,8 @@ class World:
     features: FeatureSet
     cold: Tensor
     words: UserWords | None = None
+    pictures: ItemPictures | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_users(self) -> int:
@@ -53,7 +64,8 @@ class World:
     @property
     def present(self) -> dict[str, NDArray[np.bool_]]:
         """By modality, `[num_items]` who has it; what a policy has filled in does not count."""
-        return {name: table.present for name, table in self.features.tables.items()}
+        pictures = {} if self.pictures is None else {PICTURE: self.pictures.present}
+        return {name: table.present for name, table in self.features.tables.items()} | pictures
 
 
 def open_world(
@@ -61,11 +73,13 @@ def open_world(
     folder: DatasetFolder,
     context: Collectives,
     hidden: Mapping[str, NDArray[np.bool_]] | None = None,
+    tell: Tell = untold,
 ) -> World:
     """Map, or on the first process of a node build, what the configured model looks at.
 
     Args:
         hidden: by modality, items that are treated as if they did not have it.
+        tell: is told how far long work is.
     Raises:
         ConfigError: modalities that the data set does not have.
         DatasetError: damaged data.
@@ -86,6 +100,11 @@ def open_world(
     if isinstance(model.encoder, VMCFConfig) and model.encoder.relations:
         builder.related(model.encoder, folder)
     views = views_of(model)
+    pictures, facts = None, dict[str, str]()
+    if isinstance(model.encoder, DVBPRConfig):
+        table = pictures_of_items(model.encoder, folder, context, cache, tell)
+        pictures = ItemPictures(table.pixels, table.place, side=model.encoder.side)
+        facts["images"] = table.fact
     return World(
         folder=folder,
         interactions=interactions,
@@ -97,10 +116,20 @@ def open_world(
             if isinstance(model.encoder, ADDVAEConfig)
             else None
         ),
+        pictures=pictures,
+        facts=facts,
     )
 
 
-def surrounding_of(world: World, *, precision: str = "fp32", gather: Gather = own_rows) -> Surrounding:
+def surrounding_of(
+    world: World,
+    *,
+    precision: str = "fp32",
+    gather: Gather = own_rows,
+    pretrained: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Surrounding:
     """What a model is built for. Arguments as for `Surrounding`."""
     return Surrounding(
         dims=world.features.dims,
@@ -111,6 +140,10 @@ def surrounding_of(world: World, *, precision: str = "fp32", gather: Gather = ow
         shapes=world.features.shapes,
         histories=Histories(world.interactions, world.num_users),
         words=world.words,
+        pictures=world.pictures,
+        pretrained=pretrained,
+        rank=rank,
+        world_size=world_size,
     )
 
 

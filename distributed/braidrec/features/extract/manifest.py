@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from braidrec.config.extract import DatasetSourceConfig, ExtractConfig, TextFieldsConfig
+from braidrec.config.extract import DatasetSourceConfig, ExtractConfig, ExtractSourceConfig, TextFieldsConfig
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.readers import TableFile, read_rows, require_columns, table_files
@@ -116,14 +116,23 @@ class Plan:
 
 
 def open_manifest(config: ExtractConfig, folder: DatasetFolder) -> Manifest:
-    """The manifest that a configuration names; headers are looked at, no rows.
+    """The manifest that an extraction names. Errors as for `open_source`."""
+    return open_source(config.source, folder, name=config.modality, text=config.text)
 
+
+def open_source(
+    source: ExtractSourceConfig, folder: DatasetFolder, *, name: str, text: TextFieldsConfig
+) -> Manifest:
+    """The manifest that a source names; headers are looked at, no rows.
+
+    Args:
+        name: of the data set's media, where the source names none.
+        text: how columns become one text.
     Raises:
         DatasetError: no such file, column or media.
     """
-    source = config.source
     if isinstance(source, DatasetSourceConfig):
-        return _own_manifest(source, config, folder)
+        return _own_manifest(source, folder, name=name, text=text)
     form, columns = next(
         (form, columns) for form, columns in _given(source.uri, source.bytes, source.text) if columns is not None
     )
@@ -133,7 +142,7 @@ def open_manifest(config: ExtractConfig, folder: DatasetFolder) -> Manifest:
     folder_of_all = None if source.folder is None else Location.of(source.folder)
     bases = tuple(folder_of_all or file.location.parent() for file in files)
     return Manifest(
-        files=tuple(files), id_column=source.id_column, by_index=False, form=form, columns=columns, text=config.text,
+        files=tuple(files), id_column=source.id_column, by_index=False, form=form, columns=columns, text=text,
         bases=bases,
     )  # fmt: skip
 
@@ -180,14 +189,12 @@ def _given(uri: str | None, content: str | None, text: tuple[str, ...]) -> Itera
     yield "text", text or None
 
 
-def _own_manifest(source: DatasetSourceConfig, config: ExtractConfig, folder: DatasetFolder) -> Manifest:
+def _own_manifest(source: DatasetSourceConfig, folder: DatasetFolder, *, name: str, text: TextFieldsConfig) -> Manifest:
     if source.text:
         (file,) = table_files([folder.location.child("items.parquet").uri])
         require_columns(file, source.text)
-        return Manifest(
-            files=(file,), id_column="item", by_index=True, form="text", columns=source.text, text=config.text
-        )
-    name = source.media or config.modality
+        return Manifest(files=(file,), id_column="item", by_index=True, form="text", columns=source.text, text=text)
+    name = source.media or name
     media = folder.description.media
     if name not in media:
         raise DatasetError(
@@ -197,7 +204,7 @@ def _own_manifest(source: DatasetSourceConfig, config: ExtractConfig, folder: Da
     (file,) = table_files([folder.location.child(f"media/{name}.parquet").uri])
     column = media[name].column
     return Manifest(
-        files=(file,), id_column="item", by_index=True, form=column, columns=(column,), text=config.text,
+        files=(file,), id_column="item", by_index=True, form=column, columns=(column,), text=text,
         bases=(folder.location,),
     )  # fmt: skip
 

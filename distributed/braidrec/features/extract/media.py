@@ -1,5 +1,6 @@
 """Reading media, and what can be wrong with them."""
 
+import os
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -42,6 +43,17 @@ def read_medium(uri: str, base: Location | None, max_bytes: int) -> bytes:
     except (pa.ArrowException, OSError) as error:
         raise MediaError("unreadable", f"{path}: {str(error).splitlines()[0]}") from None
     return checked_size(content, max_bytes)
+
+
+def stamp_of(uri: str, base: Location | None) -> str:
+    """Size and time of a file on this machine, "" for one that is not there or lies elsewhere. Arguments as for
+    `read_medium`."""
+    try:
+        filesystem, path = _place(uri, base)
+        found = os.stat(path) if isinstance(filesystem, pafs.LocalFileSystem) else None
+    except (MediaError, OSError, ValueError):
+        return ""
+    return "" if found is None else f"{found.st_size}:{found.st_mtime_ns}"
 
 
 def checked_size(content: bytes, max_bytes: int) -> bytes:

@@ -8,12 +8,14 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from braidrec.config.extract import ExtractConfig, LimitsConfig
 from braidrec.data.errors import DatasetError
@@ -21,12 +23,14 @@ from braidrec.data.storage import Location
 from braidrec.data.writer import write_table
 from braidrec.errors import RunError
 from braidrec.features.extract.columns import MEDIA_FIELDS, STATE_SCHEMA, media_columns, media_of, vector_column
-from braidrec.features.extract.encoders.contract import Encoder, Prepared
+from braidrec.features.extract.encoders.contract import Encoder, Medium, Prepared
 from braidrec.features.extract.ledger import HASH_BYTES, LEDGER_COLUMNS, Current, hash_of, limits_text
 from braidrec.features.extract.manifest import NO_MEDIUM, Manifest, Plan, told_by_manifest
 from braidrec.features.extract.media import MediaError, checked_size, read_medium
 
 ROWS_READ = 1024
+ROWS_AHEAD = 4
+"""Media that each thread of `load_here` prepares before they are taken."""
 ROWS_LOADED = {"text": 512, "image": 32, "audio": 16, "video": 2}
 """Items that one task prepares: enough to be worth a task, few enough for all cores to have one."""
 CALLS_OF_BATCHES = {"text": 8, "image": 1, "audio": 1, "video": 1}
@@ -35,26 +39,59 @@ LOADING_TASK = 0.75
 """CPUs of a task that prepares media. Not as many as an actor claims, or Ray would make one of the two."""
 SMALL_TASK = 0.25
 """CPUs that a task which mostly waits for a disk is counted as."""
-PART_FIELDS = [*STATE_SCHEMA.names, "vector"]
+_OF_BAD = ("item", "status", "error")
+
+
+class Preparer(Protocol):
+    """Media of one kind, each as whoever looks at it takes it. Every encoder is one."""
+
+    @property
+    def medium(self) -> Medium: ...
+
+    def prepare(self, raw: bytes | str) -> Prepared:
+        """As of `Encoder`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """What the tasks of one extraction know; big things by reference."""
+class Reading:
+    """What the tasks know that read and prepare media; big things by reference."""
 
     manifest: Manifest
     limits: LimitsConfig
-    encoder: Encoder
+    encoder: Preparer
     """For preparing: without what it learnt, which only actors need."""
     places: Any
     """Reference to `Plan.items`."""
     current: Any
     """Reference to what is done already, `ledger.Current`; None: load everything."""
+    prepares: bool = True
+    """Whether media are decoded, or only read and hashed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Reading):
+    """What the tasks of one extraction know."""
+
     output: Location
     generation: int
     dtype: str
-    prepares: bool = True
-    """Whether media are decoded, or only read and hashed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """One item's medium.
+
+    Attributes:
+        reason: why it cannot be used; None: it can.
+        error: the same in a sentence.
+        prepared: what the preparer made of it; None where there is a reason.
+    """
+
+    item: int
+    reason: str | None
+    error: str | None
+    prepared: Prepared | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +117,7 @@ def encode_all(work: Work, encoder: Encoder, config: ExtractConfig) -> Iterator[
     import ray
     from ray.data import ActorPoolStrategy
 
-    medium, workers = work.encoder.medium, config.workers
+    medium, workers = encoder.medium, config.workers
     gpus = _gpus(config)
     share = _actor_cpus(ray.cluster_resources().get("CPU", 1), workers.num)
     threads = workers.threads or max(1, (os.cpu_count() or 1) // workers.num)
@@ -92,7 +129,7 @@ def encode_all(work: Work, encoder: Encoder, config: ExtractConfig) -> Iterator[
             "use_gpu": bool(gpus),
             "threads": threads,
         },
-        batch_size=work.encoder.batch * CALLS_OF_BATCHES[medium],
+        batch_size=encoder.batch * CALLS_OF_BATCHES[medium],
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=workers.num),
         num_cpus=share,
@@ -106,22 +143,52 @@ def encode_all(work: Work, encoder: Encoder, config: ExtractConfig) -> Iterator[
             yield Answer(**{**row, "failed": json.loads(row["failed"])})
 
 
-def load_some(work: Work, config: ExtractConfig) -> Iterator[tuple[int, Prepared]]:
+def load_some(work: Reading, config: ExtractConfig) -> Iterator[tuple[int, Prepared]]:
     """Item and prepared medium of the work's items, in no particular order; rejected ones are left out."""
-    for batch in _run(_loaded(work), config.memory_mb):
+    for loaded in load_all(work, config.memory_mb):
+        prepared = loaded.prepared
+        if prepared is not None:
+            yield loaded.item, np.array(prepared) if isinstance(prepared, np.ndarray) else prepared
+
+
+def load_all(work: Reading, memory_mb: int) -> Iterator[Loaded]:
+    """The media of the work's items, rejected ones too, in no particular order, by Ray Data. Arrays stay valid until
+    the next is taken.
+
+    Args:
+        memory_mb: about what may wait to be taken.
+    """
+    for batch in _run(_loaded(work), memory_mb):
+        bad = batch.filter(pc.is_valid(batch.column("status")))
+        for item, reason, error in zip(*(bad.column(name).to_pylist() for name in _OF_BAD), strict=True):
+            yield Loaded(item=item, reason=reason, error=error, prepared=None)
         good = batch.filter(pc.is_null(batch.column("status")))
         for item, prepared in zip(good.column("item").to_pylist(), media_of(good), strict=True):
-            yield item, np.array(prepared) if isinstance(prepared, np.ndarray) else prepared
+            yield Loaded(item=item, reason=None, error=None, prepared=prepared)
 
 
-def hash_some(work: Work, config: ExtractConfig) -> Iterator[tuple[int, bytes]]:
+def load_here(work: Reading, items: Sequence[NDArray[np.int32]], threads: int) -> Iterator[Loaded]:
+    """The same without Ray, in the manifest's order, by threads of this process: decoders let others work meanwhile.
+
+    Args:
+        items: `Plan.items`, in the place of the work's reference to it.
+    """
+    load = _Load(work)
+    with ThreadPoolExecutor(threads, "media") as pool:
+        for number, places in enumerate(items):
+            for rows in _rows_of(work.manifest, number, places):
+                for start in range(0, rows.num_rows, threads * ROWS_AHEAD):
+                    yield from pool.map(load.load, *load.columns(rows.slice(start, threads * ROWS_AHEAD)))
+
+
+def hash_some(work: Reading, config: ExtractConfig) -> Iterator[tuple[int, bytes]]:
     """Item and hash of all media of the work that can be read, in no particular order."""
     for batch in _run(_loaded(replace(work, prepares=False)), config.memory_mb):
         good = batch.filter(pc.is_valid(batch.column("source")))
         yield from zip(good.column("item").to_pylist(), good.column("source").to_pylist(), strict=True)
 
 
-def _loaded(work: Work) -> Any:
+def _loaded(work: Reading) -> Any:
     import ray.data
 
     files = [{"file": number} for number in range(len(work.manifest.files))]
@@ -178,36 +245,41 @@ def _actor_cpus(cpus: float, num_actors: int) -> float:
     return float(np.floor(min(1.0, max(0.1, (cpus - 1 - 2 * SMALL_TASK) / num_actors)) * 100) / 100)
 
 
+def _rows_of(manifest: Manifest, number: int, places: NDArray[np.int32]) -> Iterator[Any]:
+    """Item, file, what to read and why not, of the rows of one file that count."""
+    for first, table in manifest.batches(number, ROWS_READ):
+        items = places[first : first + table.num_rows]
+        value, reason = manifest.values(table)
+        origin = pa.array(np.full(len(items), number, np.int32))
+        rows = pa.table({"item": pa.array(items), "file": origin, "value": value, "reason": reason})
+        yield rows.filter(pa.array(items >= 0))
+
+
 class _ReadRows:
     """Rows of a manifest: item, what to read, and why not."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Reading) -> None:
         self.work = work
 
     def __call__(self, batch: Any) -> Iterator[Any]:
         import ray
 
         number = batch.column("file")[0].as_py()
-        places = ray.get(self.work.places)[number]
-        for first, table in self.work.manifest.batches(number, ROWS_READ):
-            items = places[first : first + table.num_rows]
-            value, reason = self.work.manifest.values(table)
-            origin = pa.array(np.full(len(items), number, np.int32))
-            rows = pa.table({"item": pa.array(items), "file": origin, "value": value, "reason": reason})
-            yield rows.filter(pa.array(items >= 0))
+        yield from _rows_of(self.work.manifest, number, ray.get(self.work.places)[number])
 
 
 class _Load:
     """Content, hash and prepared medium of each row that is not done already."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Reading) -> None:
         self.work = work
 
     def __call__(self, table: Any) -> Any:
         import ray
 
         current = None if self.work.current is None else ray.get(self.work.current)
-        found = [self._one(*row, current) for row in self._rows(table)]
+        rows = zip(*self.columns(table), strict=True)
+        found = [self._one(item, file, value, reason, current) for item, file, value, reason in rows]
         sources, statuses, errors, prepared = zip(*found, strict=True) if found else ((), (), (), ())
         state = [
             table.column("item").cast(pa.int32()),
@@ -217,9 +289,14 @@ class _Load:
         ]
         return pa.table({**dict(zip(STATE_SCHEMA.names, state, strict=True)), **media_columns(prepared)})
 
-    def _rows(self, table: Any) -> Iterator[tuple[int, int, Any, str | None]]:
-        columns = (table.column(name).to_pylist() for name in ("item", "file", "value", "reason"))
-        return zip(*columns, strict=True)
+    def load(self, item: int, file: int, value: bytes | str | None, reason: str | None) -> Loaded:
+        """One row, whether or not it has been done before."""
+        _, status, error, prepared = self._one(item, file, value, reason, None)
+        return Loaded(item=item, reason=status, error=error, prepared=prepared)
+
+    def columns(self, table: Any) -> list[list[Any]]:
+        """What `load` takes, of all rows."""
+        return [table.column(name).to_pylist() for name in ("item", "file", "value", "reason")]
 
     def _one(
         self, item: int, file: int, value: bytes | str | None, reason: str | None, current: Current | None
