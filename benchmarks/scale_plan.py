@@ -15,11 +15,13 @@ from scale_data import ITEM_EXPONENT, USER_EXPONENT
 
 NANOSECONDS_PER_EDGE = 100.0
 """Drawing it, on one core."""
-NANOSECONDS_PER_ROW = 460.0
+NANOSECONDS_PER_ROW = 390.0
 """Fetching, propagating forward and backward, and updating one input row of 64 numbers, on one core. The constants
 were chosen for the measurements in docs/scaling.md."""
-NANOSECONDS_PER_EXCHANGED_ROW = 200.0
-"""Besides, where rows are dealt out over several workers: packing them and their gradients for each other."""
+NANOSECONDS_PER_SHARED_ROW = 110.0
+"""Besides, where rows are dealt out over several workers: gradients change hands in memory."""
+NANOSECONDS_PER_SENT_ROW = 160.0
+"""Besides these, where the workers are on several machines: rows and gradients are packed for each other."""
 PROCESS_BYTES = 450e6
 """Python, torch and DGL."""
 BUFFERS_PER_ROW = 8
@@ -124,16 +126,18 @@ def node_bytes(graph: Graph, step: Step, cluster: Cluster) -> dict[str, float]:
     return {**parts, "all": sum(parts.values())}
 
 
-def processor_nanoseconds(rows: float, edges: float, dim: int, workers: int) -> float:
+def processor_nanoseconds(rows: float, edges: float, dim: int, *, workers: int, machines: int) -> float:
     """Of one worker's step."""
-    per_row = NANOSECONDS_PER_ROW + (NANOSECONDS_PER_EXCHANGED_ROW if workers > 1 else 0.0)
+    per_row = (
+        NANOSECONDS_PER_ROW + NANOSECONDS_PER_SHARED_ROW * (workers > 1) + NANOSECONDS_PER_SENT_ROW * (machines > 1)
+    )
     return edges * NANOSECONDS_PER_EDGE + rows * per_row * dim / 64
 
 
 def step_seconds(graph: Graph, step: Step, cluster: Cluster) -> dict[str, float]:
     """Seconds of a step on one core a worker: computing, and on the machine's link, which its workers share."""
     rows, edges = rows_and_edges(graph, step)
-    computing = processor_nanoseconds(rows, edges, step.dim, cluster.workers)
+    computing = processor_nanoseconds(rows, edges, step.dim, workers=cluster.workers, machines=cluster.nodes)
     away = (cluster.nodes - 1) / cluster.nodes
     traffic = away * rows * (8 + 2 * step.dim * step.wire_bytes) * cluster.workers_per_node
     link = traffic / cluster.link_bytes_per_second
@@ -183,7 +187,9 @@ def check() -> None:
         for fan_outs in ((10, 10), (10, 5), (5, 5)):
             step = Step(fan_outs=fan_outs)
             rows, edges = rows_and_edges(graph, step)
-            alone, among = (processor_nanoseconds(rows, edges, step.dim, workers) / 1e6 for workers in (1, 2))
+            alone, among = (
+                processor_nanoseconds(rows, edges, step.dim, workers=workers, machines=1) / 1e6 for workers in (1, 2)
+            )
             print(
                 f"{graph.nodes:,.0f} nodes, {list(fan_outs)}: {rows:,.0f} rows, {edges:,.0f} edges, {alone:.0f} ms of "
                 f"one core, {among:.0f} with several workers, graph {graph.graph_bytes / 2**20:,.0f} MiB"
