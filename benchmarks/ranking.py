@@ -2,6 +2,9 @@
 
     python benchmarks/ranking.py                          # the sizes of Gowalla, random pairs
     python benchmarks/ranking.py --data DATASET_FOLDER    # train and test pairs of a dataset folder
+    python benchmarks/ranking.py --ann 8 32 --users 2000 --items 1000000 --train-pairs 40000 --test-pairs 10000
+
+`--ann` compares the lists of an approximate index with exact ones, for each number of cells searched, instead.
 
 Vectors are random unless `--vectors FILE` names a safetensors file with `user_vectors` and `item_vectors`. Prints JSON:
 seconds of a whole evaluation (scores, masking, top-k, all cut-off metrics), its phases, the seconds that the matrix
@@ -23,7 +26,9 @@ import torch
 from safetensors.torch import load_file
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from braidrec.evaluation.ann import AnnSearch
 from braidrec.evaluation.evaluator import Evaluator
+from braidrec.evaluation.full_ranking import rank
 from braidrec.evaluation.held_out import UserItems
 from braidrec.evaluation.ranker import VectorRanker
 from braidrec.evaluation.score_tiles import BLOCK_ITEMS, BLOCK_USERS
@@ -37,6 +42,10 @@ def main() -> None:
     torch.manual_seed(options.seed)
     train, test = pairs_of_folder(Path(options.data)) if options.data else random_pairs(options)
     ranker = make_ranker(options, train)
+    if options.ann:
+        json.dump(compare_with_index(options, ranker, train), sys.stdout, indent=2)
+        print()
+        return
     evaluator = Evaluator(
         held_out=test,
         mask=train,
@@ -85,6 +94,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--test-pairs", type=int, default=217_242)
     parser.add_argument("--at", type=int, nargs="+", default=[10, 20])
     parser.add_argument("--auc", action="store_true", help="also the exact AUC per user")
+    parser.add_argument("--ann", type=int, nargs="+", help="cells of an approximate index that are searched")
+    parser.add_argument("--clusters", type=int, default=1_000, help="with --ann: what the random vectors lie around")
     parser.add_argument("--tile-mb", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3, help="the fastest is reported")
@@ -119,7 +130,45 @@ def make_ranker(options: argparse.Namespace, train: UserItems) -> VectorRanker:
     if options.vectors:
         tensors = load_file(options.vectors)
         return VectorRanker(tensors["user_vectors"], tensors["item_vectors"])
-    return VectorRanker(torch.randn(train.num_users, options.dim), torch.randn(train.num_items, options.dim))
+    users, items = torch.randn(train.num_users, options.dim), torch.randn(train.num_items, options.dim)
+    if options.ann:  # vectors without any structure are what no index is for
+        centres = torch.randn(options.clusters, options.dim)
+        users += centres[torch.randint(options.clusters, (len(users),))]
+        items += centres[torch.randint(options.clusters, (len(items),))]
+    return VectorRanker(users, items)
+
+
+def compare_with_index(options: argparse.Namespace, ranker: VectorRanker, train: UserItems) -> dict[str, object]:
+    """Processor seconds of exact lists, of building an index and of its lists, and their recall."""
+    users, k = np.arange(ranker.num_users), max(options.at)
+    import faiss  # of the extra `ann`
+
+    faiss.omp_set_num_threads(options.threads)
+    start = time.process_time()
+    exact = rank(ranker, users, mask=train, k_max=k, tile_mb=options.tile_mb).items
+    report = {"users": len(users), "items": ranker.num_items, "dim": ranker.dim, "threads": options.threads, "k": k}
+    report["exact_cpu_seconds"] = round(time.process_time() - start, 2)
+    found = []
+    for n_probe in options.ann:
+        start = time.process_time()
+        search = AnnSearch(ranker, n_probe=n_probe, recall_users=1)
+        built = time.process_time() - start
+        start = time.process_time()
+        tiles = list(search.rank_tiles(users, mask=train, k_max=k))
+        seconds = time.process_time() - start
+        items = np.concatenate([tile.items for tile in tiles])
+        hits = sum(len(set(mine) & set(best)) for mine, best in zip(items.tolist(), exact.tolist(), strict=True))
+        assert search.report is not None
+        found.append(
+            {
+                "n_list": search.report.n_list,
+                "n_probe": n_probe,
+                "build_cpu_seconds": round(built, 2),
+                "cpu_seconds": round(seconds, 2),
+                "recall": round(hits / exact.size, 4),
+            }
+        )
+    return {**report, "approximate": found}
 
 
 def time_products(ranker: VectorRanker, num_users: int) -> tuple[float, float]:

@@ -4,6 +4,7 @@
     python jobs/recommend.py --set run=NAME --set 'users=[alice, bob]' --set k=5
     python jobs/recommend.py --set run=NAME --set candidates_file=in_stock.txt --set exclude=none
     python jobs/recommend.py --set run=NAME --set new_users=sessions.csv         to users whom training did not see
+    python jobs/recommend.py --set run=NAME --set index=ann                      by an approximate index (FAISS)
     python jobs/recommend.py --set run=NAME --set vectors=true                   also user and item vectors
 
 Columns: user_id, rank, item_id, score. Keys: docs/configuration.md.
@@ -30,6 +31,8 @@ def main() -> None:
     with counting_bar("ranking", "users") as progress:
         result = recommend_config(config, progress)
     print(f"{result.num_rows:,} rows for {result.num_users:,} users: {result.recommendations}")
+    if result.approximate is not None:
+        print(result.approximate.text)
     if result.unknown_items or result.users_without_items:
         print(f"item ids that the data set does not have: {result.unknown_items:,}")
         print(f"users left out, for they have no other: {result.users_without_items:,}")

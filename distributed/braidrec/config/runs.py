@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from braidrec.config.base import Strict
 from braidrec.config.scalars import Positive, PositiveFloat, Seed, Share
@@ -18,7 +18,31 @@ class RunReference(Strict):
     )
 
 
-class EvaluateConfig(RunReference):
+class Search(Strict):
+    """How the best items are found."""
+
+    index: Literal["exact", "ann"] = Field(
+        default="exact",
+        description="exact: by the scores of all items; ann: of those in the cells near a user, by FAISS (the extra "
+        "`ann`), for models whose score is an inner product. What share of the exact lists it finds is always said.",
+    )
+    n_list: Positive | None = Field(default=None, description="ann: cells of the items; null: 4 √items.")
+    n_probe: Positive | None = Field(
+        default=None, description="ann: cells searched for a user; null: a 32nd of them, at least 16."
+    )
+    recall_users: Positive | None = Field(
+        default=None, description="ann: users whose lists are compared with exact ones; null: 500."
+    )
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "Search":
+        for name in ("n_list", "n_probe", "recall_users"):
+            if self.index == "exact" and getattr(self, name) is not None:
+                raise ValueError(f"{name} has no effect with index=exact: set index=ann, or leave it out")
+        return self
+
+
+class EvaluateConfig(Search, RunReference):
     """Full ranking of one split by a finished run."""
 
     split: Literal["valid", "test"] = Field(default="test", description="Whose interactions are the right answers.")
@@ -65,7 +89,7 @@ class AttackConfig(RunReference):
     output: str | None = Field(default=None, description="Folder for the curve; null: in the run's folder.")
 
 
-class RecommendConfig(RunReference):
+class RecommendConfig(Search, RunReference):
     """Top-k lists and vectors of a finished run, in the data set's own string ids."""
 
     k: Positive = Field(default=20, description="Items per user.")

@@ -60,6 +60,8 @@ def print_evaluate_result(result: EvaluateResult, console: Console | None = None
             cells = [values.get(column) for column in columns]
             table.add_row(group, *("–" if cell is None else f"{cell:.4g}" for cell in cells))
         console.print(table)
+    if result.approximate is not None:
+        console.print(result.approximate.text, soft_wrap=True, highlight=False)
     console.print(f"metrics  {result.metrics_file}\nper user {result.per_user_file}", soft_wrap=True, highlight=False)
 
 

@@ -1,12 +1,13 @@
 """Full-ranking evaluation of a ranker on one split: run on shards of users, merge, and read the result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from braidrec.evaluation.ann import AnnSearch
 from braidrec.evaluation.full_ranking import Ranking, ReportProgress, rank_tiles
 from braidrec.evaluation.held_out import Ints, UserItems
 from braidrec.evaluation.metrics import CUTOFF_METRICS, RankedUsers, UserMetric, build_metrics
@@ -74,25 +75,25 @@ class Evaluator:
                 f"of which {self._num_held_out_masked} are masked too"
             )
 
-    def run(self, ranker: Ranker, users: Ints | None = None, progress: ReportProgress | None = None) -> EvaluationState:
+    def run(
+        self,
+        ranker: Ranker,
+        users: Ints | None = None,
+        progress: ReportProgress | None = None,
+        *,
+        search: AnnSearch | None = None,
+    ) -> EvaluationState:
         """Ranks for these users (None: all of the split) and sums up; `progress(users done, users in all)`.
 
+        Args:
+            search: ranks approximately, by the ranker's vectors; None: exactly.
         Raises:
-            ValueError: a NaN score, or a ranker of another data set.
+            ValueError: a NaN score, a ranker of another data set, or AUC or ratings by an approximate search.
         """
         shard = self.users if users is None else np.asarray(users, dtype=np.int64)
         shard = shard[self._held_out.counts[shard] > 0]
         states = [self._state(self._ranked(_nobody(self._k_max), ranker))]
-        tiles = rank_tiles(
-            ranker,
-            shard,
-            mask=self._mask,
-            k_max=self._k_max,
-            held_out=self._held_out if self._auc or self._rating else None,
-            auc=self._auc,
-            tile_mb=self._tile_mb,
-            progress=progress,
-        )
+        tiles = self._tiles(ranker, shard, progress, search)
         rows = [states[0].rows]
         for tile in tiles:
             # Sums two at a time, for those of a large catalogue are large; rows once, at the end.
@@ -100,6 +101,24 @@ class Evaluator:
             rows.append(state.rows)
             states = [EvaluationState.merge([replace(part, rows=part.rows[:0]) for part in (*states, state)])]
         return replace(states[0], rows=np.concatenate(rows))
+
+    def _tiles(
+        self, ranker: Ranker, users: Ints, progress: ReportProgress | None, search: AnnSearch | None
+    ) -> Iterator[Ranking]:
+        if search is not None:
+            if self._auc or self._rating:
+                raise ValueError("AUC and errors of ratings need the scores of all items: rank exactly")
+            return search.rank_tiles(users, mask=self._mask, k_max=self._k_max, progress=progress)
+        return rank_tiles(
+            ranker,
+            users,
+            mask=self._mask,
+            k_max=self._k_max,
+            held_out=self._held_out if self._auc or self._rating else None,
+            auc=self._auc,
+            tile_mb=self._tile_mb,
+            progress=progress,
+        )
 
     def result(self, state: EvaluationState) -> EvaluationResult:
         """The metrics of all users in the state."""

@@ -9,9 +9,11 @@ from braidrec.config.load import ConfigError, validate
 from braidrec.config.run import EvaluationConfig
 from braidrec.config.runs import EvaluateConfig
 from braidrec.data.storage import Location
+from braidrec.evaluation.ann import AnnReport
 from braidrec.evaluation.state import EvaluationResult
 from braidrec.places import absolute_place
 from braidrec.runs.finished import open_run
+from braidrec.runs.search import search_of
 from braidrec.training.context import SingleProcess
 from braidrec.training.validation import SplitEvaluation
 
@@ -22,6 +24,7 @@ class EvaluateResult:
 
     Attributes:
         drop_modality: by modality, the share of its items that were treated as if they did not have it.
+        approximate: with `index=ann`: what the lists are worth against exact ones.
     """
 
     run: str
@@ -32,6 +35,7 @@ class EvaluateResult:
     per_user_file: str
     drop_modality: dict[str, float] = field(default_factory=dict)
     drop_seed: int = 0
+    approximate: AnnReport | None = None
 
 
 def evaluate(
@@ -67,7 +71,11 @@ def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]
         detail=True,
         present=run.present,
     )
-    done = evaluation.run(run.ranker, SingleProcess(), progress)
+    if config.index == "ann" and (config.auc or run.predicts_ratings):
+        what = "auc=true" if config.auc else "a model of ratings, whose errors are metrics,"
+        raise ConfigError(f"index=ann: {what} needs the scores of all items; set index=exact")
+    search = search_of(config, run.ranker, run.folder.name, tile_mb=config.tile_mb)
+    done = evaluation.run(run.ranker, SingleProcess(), progress, search=search)
     folder = Location.of(absolute_place(config.output)) if config.output else run.folder.location.child("evaluations")
     name = _name(config)
     per_user, metrics = folder.child(f"{name}-per-user.parquet"), folder.child(f"{name}.json")
@@ -81,6 +89,7 @@ def evaluate_config(config: EvaluateConfig, progress: Callable[[int, int], None]
         per_user_file=per_user.uri,
         drop_modality=config.drop_modality,
         drop_seed=config.drop_seed,
+        approximate=None if search is None else search.report,
     )
     metrics.write_bytes(_json(result))
     return result
@@ -92,6 +101,8 @@ def _name(config: EvaluateConfig) -> str:
     parts += [f"drop-{name}-{rate:.10g}" for name, rate in sorted(config.drop_modality.items())]
     if config.drop_modality and config.drop_seed:
         parts.append(f"seed-{config.drop_seed}")
+    if config.index == "ann":
+        parts.append("ann")
     return "-".join(parts)
 
 

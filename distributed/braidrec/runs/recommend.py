@@ -18,6 +18,7 @@ from braidrec.config.runs import RecommendConfig
 from braidrec.data.description import Split
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
+from braidrec.evaluation.ann import AnnReport
 from braidrec.evaluation.full_ranking import Ranking, rank_tiles
 from braidrec.evaluation.held_out import UserItems
 from braidrec.evaluation.mixture_ranker import MixtureRanker
@@ -25,6 +26,7 @@ from braidrec.evaluation.ranker import Ranker, VectorRanker
 from braidrec.places import absolute_place
 from braidrec.runs.finished import FinishedRun, open_run
 from braidrec.runs.new_users import new_user_ranker, read_new_users
+from braidrec.runs.search import search_of
 
 _SPLITS: dict[str, list[Split]] = {
     "none": [],
@@ -40,6 +42,7 @@ class RecommendResult:
 
     Attributes:
         unknown_items: with `new_users`: distinct item ids of the file that the data set does not have.
+        approximate: with `index=ann`: what the lists are worth against exact ones.
         users_without_items: with `new_users`: users left out because none of their items is known.
     """
 
@@ -50,6 +53,7 @@ class RecommendResult:
     item_vectors: str | None = None
     unknown_items: int = 0
     users_without_items: int = 0
+    approximate: AnnReport | None = None
 
 
 def recommend(
@@ -93,15 +97,19 @@ def recommend_config(config: RecommendConfig, progress: Callable[[int, int], Non
         Location.of(absolute_place(config.output)) if config.output else run.folder.location.child("recommendations")
     )
     target = folder.child("recommendations.parquet")
-    tiles = rank_tiles(
-        who.ranker,
-        who.wanted,
-        mask=who.mask,
-        k_max=config.k,
-        candidates=candidates,
-        tile_mb=config.tile_mb,
-        progress=progress,
-    )
+    search = search_of(config, who.ranker, run.folder.name, candidates, tile_mb=config.tile_mb)
+    if search is not None:
+        tiles = search.rank_tiles(who.wanted, mask=who.mask, k_max=config.k, progress=progress)
+    else:
+        tiles = rank_tiles(
+            who.ranker,
+            who.wanted,
+            mask=who.mask,
+            k_max=config.k,
+            candidates=candidates,
+            tile_mb=config.tile_mb,
+            progress=progress,
+        )
     num_rows = _write_lists(target, tiles, who.ids, item_ids)
     vectors = _write_vectors(folder, run, who, item_ids) if config.vectors else (None, None)
     return RecommendResult(
@@ -112,6 +120,7 @@ def recommend_config(config: RecommendConfig, progress: Callable[[int, int], Non
         item_vectors=vectors[1],
         unknown_items=who.unknown_items,
         users_without_items=who.without_items,
+        approximate=None if search is None else search.report,
     )
 
 

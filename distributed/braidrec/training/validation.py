@@ -17,6 +17,7 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.data.pairs import pairs_of
 from braidrec.data.storage import Location
 from braidrec.errors import DivergedError
+from braidrec.evaluation.ann import AnnSearch
 from braidrec.evaluation.evaluator import Evaluator
 from braidrec.evaluation.metrics import higher_is_better
 from braidrec.evaluation.ranker import Ranker
@@ -105,12 +106,23 @@ class SplitEvaluation:
         except ValueError as error:
             raise ConfigError(f"the {split} split of {folder.path} with mask={mask}: {error}") from None
 
-    def run(self, ranker: Ranker, context: Collectives, progress: Callable[[int, int], None]) -> SplitResult:
-        """Rank this rank's users and add up over all ranks. `progress(users done, users in all)` of the whole split."""
+    def run(
+        self,
+        ranker: Ranker,
+        context: Collectives,
+        progress: Callable[[int, int], None],
+        *,
+        search: AnnSearch | None = None,
+    ) -> SplitResult:
+        """Rank this rank's users and add up over all ranks. `progress(users done, users in all)` of the whole split.
+
+        Args:
+            search: finds the lists approximately, by the ranker's vectors; None: exactly.
+        """
         shard = self._evaluator.users[context.rank :: context.world_size]
         total = len(self._evaluator.users)
         state = self._evaluator.run(
-            ranker, shard, lambda done, _: progress(min(done * context.world_size, total), total)
+            ranker, shard, lambda done, _: progress(min(done * context.world_size, total), total), search=search
         )
         sums = context.all_reduce(torch.from_numpy(state.to_arrays()["sums"]).to(context.device)).cpu().numpy()
         whole: EvaluationState = state.from_arrays({"sums": sums, "rows": state.rows})
