@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.markup import escape
 
+from braidrec.data.storage import Location
 from braidrec.display.summary import print_recommendations, print_strands, print_summary
 from braidrec.display.text import tool
 from braidrec.runs.attack import AttackResult
@@ -22,6 +23,7 @@ def print_train_result(result: TrainResult) -> None:
             "run folder": result.folder,
             "checkpoint": result.checkpoint,
             **({"per-user results": f"{result.folder}/per_user/test"} if _is_tested(result) else {}),
+            **_prototypes(result),
         },
         tracking_uri=result.tracking_uri,
     )
@@ -29,6 +31,12 @@ def print_train_result(result: TrainResult) -> None:
     if result.example is not None:
         print_recommendations(result.example.user_id, result.example.items)
     print(f"recommend to all users:  {tool('python')} jobs/recommend.py --set run={result.folder}", flush=True)
+
+
+def _prototypes(result: TrainResult) -> dict[str, str]:
+    """The page that says what they stand for, of a model that has some."""
+    page = Location.of(result.folder).child("prototypes.html")
+    return {"prototypes": page.uri} if page.is_file() else {}
 
 
 def _is_tested(result: TrainResult) -> bool:

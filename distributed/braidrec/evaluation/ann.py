@@ -20,6 +20,7 @@ _FEWEST_PROBES = 16
 _ROWS_PER_CELL_IN_TRAINING = 64
 _FEWEST_ROWS_PER_CELL = 39
 """FAISS warns below this."""
+_TRAINING_ROUNDS = 10
 _BYTES_AT_ONCE = 64 << 20
 
 
@@ -94,6 +95,7 @@ class AnnIndex:
         self._index = faiss.IndexIVFFlat(quantiser, ranker.dim, self.n_list, faiss.METRIC_INNER_PRODUCT)
         self._index.cp.spherical = True
         self._index.cp.min_points_per_centroid = 1  # no warning: how many cells there are was asked for
+        self._index.cp.niter = _TRAINING_ROUNDS
         self._index.nprobe = self.n_probe
         self._size = count
         trained_on = min(count, _ROWS_PER_CELL_IN_TRAINING * self.n_list)
@@ -104,6 +106,10 @@ class AnnIndex:
 
     def __len__(self) -> int:
         return self._size
+
+    def probe(self, n_probe: int) -> None:
+        """Search another number of cells from now on."""
+        self.n_probe = self._index.nprobe = n_probe
 
     def search(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The k best items found for each vector, `[n, k]` each, best first, equal scores by ascending item; −1 and
@@ -147,7 +153,7 @@ class AnnSearch:
     ) -> None:
         self._ranker, self._recall_users, self._tile_mb = ranker, recall_users, tile_mb
         self._candidates = None if candidates is None else np.unique(np.asarray(candidates, dtype=np.int64))
-        self._index = AnnIndex(ranker, self._candidates, n_list=n_list, n_probe=n_probe)
+        self.index = AnnIndex(ranker, self._candidates, n_list=n_list, n_probe=n_probe)
         self.report: AnnReport | None = None
 
     def rank_tiles(
@@ -155,7 +161,7 @@ class AnnSearch:
     ) -> Iterator[Ranking]:
         """As `full_ranking.rank_tiles`, approximately. When the last tile is out, `report` says what it is worth."""
         wanted = np.asarray(users, dtype=np.int64)
-        report = AnnReport(n_list=self._index.n_list, n_probe=self._index.n_probe, k=k_max)
+        report = AnnReport(n_list=self.index.n_list, n_probe=self.index.n_probe, k=k_max)
         sample = wanted[np.unique(np.linspace(0, len(wanted) - 1, min(self._recall_users, len(wanted))).astype(int))]
         found: list[NDArray[np.int64]] = []
         for start in range(0, len(wanted), USERS_AT_ONCE):
@@ -173,11 +179,11 @@ class AnnSearch:
         vectors = np.ascontiguousarray(self._ranker.user_vectors(torch.from_numpy(users)).cpu().numpy())
         items = np.full((len(users), k), -1, dtype=np.int64)
         scores = np.full((len(users), k), -np.inf, dtype=np.float32)
-        available = len(self._index) - self._masked_candidates(mask, users)
+        available = len(self.index) - self._masked_candidates(mask, users)
         left, size = np.arange(len(users)), 2 * k
         while len(left):
-            size = min(size, len(self._index))
-            near, values = self._index.search(vectors[left], size)
+            size = min(size, len(self.index))
+            near, values = self.index.search(vectors[left], size)
             hidden = mask.contains(users[left], near)
             open_places = (near >= 0) & ~hidden
             place = np.cumsum(open_places, axis=1) - 1
@@ -185,7 +191,7 @@ class AnnSearch:
             items[left[row], place[row, column]] = near[row, column]
             scores[left[row], place[row, column]] = values[row, column]
             enough = open_places.sum(axis=1) >= np.minimum(k, available[left])
-            exhausted = (near[:, -1] < 0) | (size == len(self._index))
+            exhausted = (near[:, -1] < 0) | (size == len(self.index))
             report.short_users += int((exhausted & ~enough).sum())
             left, size = left[~(enough | exhausted)], 4 * size
         return Ranking(users=users, items=items, scores=scores + np.float32(self._ranker.offset))
