@@ -57,7 +57,7 @@ def _torchvision(wanted: TorchvisionNetworkConfig, side: int, dim: int, *, pretr
         options["image_size"] = side
     try:
         network: nn.Module = models.get_model(wanted.model, **options)
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:  # torchvision asserts that patches fit into the side
         raise ConfigError(f"{KEY}.model={wanted.model} with images of side={side}: {error}") from None
     published = models.get_model_weights(wanted.model).DEFAULT.transforms()
     if pretrained and wanted.weights is not None:

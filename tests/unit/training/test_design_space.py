@@ -19,8 +19,8 @@ from braidrec.training.validation import encode_all
 FULL, BPR = {"mode": "full"}, {"kind": "bpr"}
 PRESETS = Path(__file__).parents[3] / "configs" / "models"
 WITHOUT_TRAINING = ("popularity", "item_knn", "itemknncbf")
-ON_TEXTS = ("addvae",)
-"""Trained where the data has texts: `test_history_systems.py`."""
+ON_RAW_MEDIA = ("addvae", "dvbpr")
+"""Trained where the data has texts, or images: `test_history_systems.py`, `test_dvbpr_run.py`."""
 WITHOUT_GRAPH = ("acf", "amr", "bpr_mf", "vbpr", "vbpr_mm")
 MASKED = {"kind": "contrast", "first": {"kind": "edge_mask"}}
 MOVES = ("strands.projectors", "encoders")
@@ -98,7 +98,7 @@ def test_any_point_trains_or_is_refused(drawn: Point, data: Path, seen: Counter[
     [
         (path, mode)
         for path in sorted(PRESETS.glob("*.yaml"))
-        if path.stem not in WITHOUT_TRAINING + ON_TEXTS
+        if path.stem not in WITHOUT_TRAINING + ON_RAW_MEDIA
         for mode in (["auto"] if path.stem in WITHOUT_GRAPH else ["full", "sampled"])
     ],
     ids=lambda value: getattr(value, "stem", value),

@@ -117,5 +117,5 @@ class DVBPR(nn.Module):
         pixels = self.pictures.drawn(shown, flip=self.flip) if self.training else self.pictures.middle(shown)
         if self.training and len(shown) == 1:  # batch normalisation refuses to normalise one alone
             pixels = pixels.expand(2, -1, -1, -1)
-        found = self.network(scaled(pixels, self.mean, self.std))[: len(shown)]
-        return rows.index_copy(0, with_picture, found.to(rows.dtype))
+        found = self.network(scaled(pixels, self.mean, self.std).to(rows.dtype))[: len(shown)]
+        return rows.index_copy(0, with_picture, found)
