@@ -9,7 +9,7 @@ lfm2k: AMR, ACF, ADDVAE with the artists' raw tags, DualGNN, DRAGON and SelfCF b
 posters: DVBPR on posters beside VBPR on vectors that were extracted from them, for warm and for cold movies.
 ratings: squared errors of VMCF on ratings beside plain matrix factorisation and the mean.
 
-Every system is searched over four points (ratings: see there), by validation and with one seed; the chosen point is
+Every system is searched over four points, by validation and with one seed; the chosen point is
 trained with all seeds. Every finished training is a line of a file in --work and is not repeated, so that the work can
 be done in pieces; `--only-stored` prints the tables of what is there. Seconds and memory of trainings that had to share
 the machine say little: `--measure` trains three epochs of each chosen setting once more, to be called when nothing else

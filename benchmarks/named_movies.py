@@ -10,7 +10,11 @@ from trainings import Pieces, Search, markdown, mean_and_spread, time_and_memory
 
 LENGTH_ONE = "model.modalities.transform.l2_norm=true"
 VBPR_RATES = ("training.optimizer.learning_rate=0.003", "training.optimizer.learning_rate=0.01")
+SMALL_NETWORK = (
+    "model.encoder.network={kind: paper, stride: 2, kernel: 7, channels: [16, 32, 64, 64, 64], hidden: [128, 128]}"
+)
 DVBPR_RATES = ("training.optimizer.learning_rate=0.0003", "training.optimizer.learning_rate=0.001")
+DVBPR_REGULARISERS = ("objective.regulariser=0.1", "objective.regulariser=1")
 REGULARISERS = ("objective.regulariser=0.001", "objective.regulariser=0.01")
 POSTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "popularity": ("popularity", (), ((),)),
@@ -19,27 +23,36 @@ POSTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
         ("model.dim=64", "model.encoder.content_dim=64", "model.modalities.use=[image]", LENGTH_ONE),
         tuple((rate, regulariser) for rate in VBPR_RATES for regulariser in REGULARISERS),
     ),
-    "dvbpr": ("DVBPR, posters", (), tuple((rate,) for rate in DVBPR_RATES)),
+    "dvbpr": (
+        "DVBPR, posters",
+        (
+            "model.dim=32",
+            "model.encoder.side=64",
+            SMALL_NETWORK,
+        ),
+        tuple((rate, decay) for rate in DVBPR_RATES for decay in DVBPR_REGULARISERS),
+    ),
 }
 """Name, what is changed in the preset, and the points."""
 
-RATING_RATES = tuple(f"training.optimizer.learning_rate={rate}" for rate in (0.002, 0.005, 0.01))
-RATING_REGULARISERS = tuple(f"objective.regulariser={weight}" for weight in (0.02, 0.05, 0.1))
-RELATION_WEIGHTS = ("model.encoder.relation_weight=0.1", "model.encoder.relation_weight=1")
+RATE = "training.optimizer.learning_rate=0.005"
+RATING_REGULARISERS = ("objective.regulariser=0.1", "objective.regulariser=0.2")
+WITH_RATES = tuple(
+    (rate, weight) for rate in ("training.optimizer.learning_rate=0.002", RATE) for weight in RATING_REGULARISERS
+)
+WITH_PAIRS = tuple(
+    (f"model.encoder.relation_weight={pairs}", weight) for pairs in (0.1, 1) for weight in RATING_REGULARISERS
+)
 NO_PAIRS = ("model.encoder.relation_weight=0",)
 NO_FEATURES = ("model.encoder.visual=false", "model.modalities.use=[]")
-TRANSFORMS = (
-    "model.modalities.transform={}",
-    LENGTH_ONE,
-    "model.modalities.transform={standardise: true, pca: 32, whiten: true, l2_norm: true}",
-)
 RATINGS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
-    "mf": ("plain matrix factorisation", (*NO_PAIRS, *NO_FEATURES), ((),)),
-    "cofactorisation": ("pairs, no features (co-factorisation)", NO_FEATURES, tuple((w,) for w in RELATION_WEIGHTS)),
-    "visual_mf": ("features, no pairs (visual matrix factorisation)", NO_PAIRS, tuple((t,) for t in TRANSFORMS)),
-    "vmcf": ("VMCF", (), tuple((w, t) for w in RELATION_WEIGHTS for t in TRANSFORMS)),
+    "mf": ("plain matrix factorisation", (*NO_PAIRS, *NO_FEATURES), WITH_RATES),
+    "visual_mf": ("features, no pairs (visual matrix factorisation)", (*NO_PAIRS, LENGTH_ONE), WITH_RATES),
+    "cofactorisation": ("pairs, no features (co-factorisation)", (RATE, *NO_FEATURES), WITH_PAIRS),
+    "vmcf": ("VMCF", (RATE, LENGTH_ONE), WITH_PAIRS),
+    "visual_mf_raw": ("features as they were extracted, no pairs", NO_PAIRS, WITH_RATES),
 }
-"""Name, what is changed in the preset, and what is searched beside learning rate and regulariser."""
+"""Name, what is changed in the preset, and the points."""
 
 
 def poster_tables(raw: Path, work: Path, arguments: argparse.Namespace) -> str:
@@ -89,18 +102,18 @@ def rating_table(raw: Path, work: Path, arguments: argparse.Namespace) -> str:
     folder = with_features(raw, work, "ratings", (SPLITS["warm"],))
     pieces = Pieces(folder.path, work, "named", threads=arguments.threads, data=folder.digest)
     shared = (
-        "training.epochs=80",
+        "training.epochs=60",
         "evaluation.every=2",
-        "evaluation.patience=4",
+        "evaluation.patience=3",
         "evaluation.slices=false",
     )
     lines = [["mean of the train ratings", "", *_of_the_mean(folder), "", "", "", ""]]
-    for system, (name, always, own) in RATINGS.items():
+    for system, (name, always, points) in RATINGS.items():
         if system not in arguments.systems:
             continue
         search = Search(
             preset="vmcf",
-            points=tuple((r, w, *o) for r in RATING_RATES for w in RATING_REGULARISERS for o in own),
+            points=points,
             always=always,
             shared=shared,
             seeds=tuple(arguments.seeds),
