@@ -3,7 +3,8 @@
     python jobs/prototypes.py --set run=NAME
     python jobs/prototypes.py --set run=NAME --set top=20 --set label=title      items by a column of items.parquet
 
-Writes prototypes.md and prototypes.json into the run's folder. Keys: docs/configuration.md.
+Writes prototypes.md, prototypes.html and prototypes.json into the run's folder, as the training's end does with the
+defaults (and into its MLflow run). Keys: docs/configuration.md.
 Exit status: 0 done, 1 a damaged run, 2 refused.
 """
 
@@ -25,7 +26,7 @@ def main() -> None:
 
     result = prototypes_config(config)
     print(as_table(result.prototypes))
-    print(f"table: {result.table_file}\nwith cosines: {result.json_file}")
+    print(f"table: {result.table_file}\npage: {result.page_file}\nwith cosines: {result.json_file}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 import torch
@@ -33,10 +34,11 @@ class Prototype:
 
 @dataclass(frozen=True, kw_only=True)
 class PrototypesResult:
-    """All of a run, and the files that say the same: a table to read, and JSON."""
+    """All of a run, and the files that say the same: a table in Markdown and as a page, and JSON."""
 
     prototypes: tuple[Prototype, ...]
     table_file: str
+    page_file: str
     json_file: str
 
 
@@ -76,10 +78,11 @@ def prototypes_config(config: PrototypesConfig) -> PrototypesResult:
         for one, two in zip(of_items, of_words, strict=True)
     )
     folder = Location.of(absolute_place(config.output)) if config.output else trained.folder.location
-    table, plain = folder.child("prototypes.md"), folder.child("prototypes.json")
+    table, page, plain = (folder.child(f"prototypes.{suffix}") for suffix in ("md", "html", "json"))
     table.write_bytes(as_table(found).encode())
+    page.write_bytes(as_page(found, trained.folder.name).encode())
     plain.write_bytes(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False).encode())
-    return PrototypesResult(prototypes=found, table_file=table.uri, json_file=plain.uri)
+    return PrototypesResult(prototypes=found, table_file=table.uri, page_file=page.uri, json_file=plain.uri)
 
 
 def as_table(found: tuple[Prototype, ...]) -> str:
@@ -89,6 +92,26 @@ def as_table(found: tuple[Prototype, ...]) -> str:
         names = [", ".join(_escaped(name) for name, _ in side) for side in (one.items, one.words)]
         lines.append(f"| {number} | {one.item_share:.1%} | {one.word_share:.1%} | {names[0]} | {names[1]} |")
     return "\n".join(lines) + "\n"
+
+
+def as_page(found: tuple[Prototype, ...], run: str) -> str:
+    """A page with the table; beside each name its cosine with the prototype."""
+
+    def names(side: tuple[tuple[str, float], ...]) -> str:
+        return ", ".join(f"{escape(name)}&nbsp;<small>{cosine:.2f}</small>" for name, cosine in side)
+
+    rows = "".join(
+        f"<tr><td>{number}<td>{one.item_share:.1%}<td>{one.word_share:.1%}<td>{names(one.items)}<td>{names(one.words)}"
+        for number, one in enumerate(found, start=1)
+    )
+    title = f"Prototypes of {escape(run)}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>body{{font-family:'
+        "sans-serif}td,th{padding:.4em .8em;text-align:left;vertical-align:top;border-top:1px solid #ccc}small{color:"
+        f"#777}}</style><h1>{title}</h1><p>Nearest by cosine, nearest first; shares are of all train items and of all "
+        "words.<table><tr><th>prototype<th>items<th>words<th>nearest items<th>nearest words"
+        f"{rows}</table></html>\n"
+    )
 
 
 def _described(

@@ -9,6 +9,7 @@ import torch
 
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
+from braidrec.config.systems.addvae import ADDVAEConfig
 from braidrec.data.description import DESCRIPTION_FILE
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
@@ -133,6 +134,7 @@ def _run(
             outcome = _loop(config, folder, run_folder, everyone, signals, tracked)
         result = _result(folder, run_folder, outcome, tracked, seconds)
         run_folder.write_json("result.json", result.to_plain())
+        _tell_prototypes(config, result)
         tracked.log_results(result)
         tracked.log_model(result, folder)
     except Stopped as stop:
@@ -146,6 +148,14 @@ def _run(
         raise
     tracked.finish("FINISHED")
     return replace(result, mlflow_run_id=tracked.run_id)  # of a run that was shorter than MLflow's start
+
+
+def _tell_prototypes(config: RunConfig, result: TrainResult) -> None:
+    """What the prototypes of a disentangled model stand for, into the run's folder."""
+    if isinstance(config.model.encoder, ADDVAEConfig):
+        from braidrec.runs.prototypes import prototypes
+
+        prototypes(result.folder)
 
 
 def _loop(

@@ -117,11 +117,12 @@ class Tracked:
         )
 
     def log_results(self, result: TrainResult) -> None:
-        """Curves, per-user results, the result itself and the best checkpoint."""
+        """Curves, per-user results, what prototypes stand for, the result itself and the best checkpoint."""
         if self._run is None:
             return
         self._run.log_plots(files_on_their_way(self._folder.location))
-        for name, folder in (("result.json", ""), ("metrics.jsonl", ""), ("per_user", "per_user")):
+        files = ("result.json", "metrics.jsonl", "prototypes.html", "prototypes.json")
+        for name, folder in (*((file, "") for file in files), ("per_user", "per_user")):
             location = self._folder.location.child(name)
             if location.is_file() or location.is_folder():
                 self._run.log_artifact(location.uri, folder)

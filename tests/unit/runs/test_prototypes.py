@@ -17,7 +17,7 @@ from braidrec.data.planted import PlantedDataset
 from braidrec.models.disentangled import Columns
 from braidrec.models.systems.addvae import ADDVAE
 from braidrec.runs.finished import open_trained
-from braidrec.runs.prototypes import PrototypesResult, prototypes
+from braidrec.runs.prototypes import Prototype, PrototypesResult, as_page, as_table, prototypes
 from braidrec.training.result import TrainResult
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
@@ -103,10 +103,36 @@ def test_a_prototype_is_told_by_what_is_nearest_to_it(
 def test_the_files_say_the_same(found: PrototypesResult) -> None:
     rows = Path(found.table_file).read_text().splitlines()
     assert len(rows) == 2 + PROTOTYPES and all(row.count("|") == 6 for row in rows)
+    pages = [row.split("<td>")[3:] for row in Path(found.page_file).read_text().split("<tr><td>")[1:]]
+    assert len(pages) == PROTOTYPES
+    for cells, one in zip(pages, found.prototypes, strict=True):
+        for cell, side in zip(cells, (one.items, one.words), strict=True):
+            shown = cell.split("</table>")[0].split(", ")
+            assert shown == [f"{name}&nbsp;<small>{cosine:.2f}</small>" for name, cosine in side]
     plain = json.loads(Path(found.json_file).read_text())
     for row, one, written in zip(rows[2:], found.prototypes, plain, strict=True):
         assert all(name in row for name, _ in (*one.items, *one.words))
         assert [name for name, _ in written["items"]] == [name for name, _ in one.items]
+
+
+def test_a_training_ends_with_them(planted: PlantedDataset, tmp_path: Path) -> None:
+    """In the run's folder and in its MLflow run, with the defaults of jobs/prototypes.py."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    config = history_config("addvae", Path(planted.folder.path), "name=told", "training.epochs=1")
+    tracking = config.tracking.model_copy(update={"enabled": True, "uri": uri, "artifacts": str(tmp_path / "kept")})
+    result = braidrec.train(config.model_copy(update={"tracking": tracking, "storage": str(tmp_path / "runs")}))
+    prototypes(result.folder, output=str(tmp_path / "again"))
+    for name in ("md", "html", "json"):
+        written = (Path(result.folder) / f"prototypes.{name}").read_bytes()
+        assert written == (tmp_path / "again" / f"prototypes.{name}").read_bytes()
+    assert {file.name for file in tmp_path.glob("kept/**/prototypes.*")} == {"prototypes.html", "prototypes.json"}
+
+
+def test_names_are_no_markup() -> None:
+    one = Prototype(item_share=1.0, word_share=1.0, items=(("<b>&", 0.5),), words=(("a|b", 0.25),))
+    page = as_page((one,), "<run>")
+    assert "&lt;b&gt;&amp;" in page and "&lt;run&gt;" in page and "<b>" not in page
+    assert "a\\|b" in as_table((one,))
 
 
 def test_what_cannot_be_told(planted: PlantedDataset, trained: TrainResult, tmp_path: Path) -> None:
