@@ -65,8 +65,8 @@ class TextFieldsConfig(Strict):
     )
 
 
-class LimitsConfig(Strict):
-    """What counts as broken. The item is then left out and stands in the rejects table, with the reason."""
+class ImageLimitsConfig(Strict):
+    """Which images count as broken."""
 
     max_bytes: Positive = Field(default=1 << 30, description="Bytes of a file.")
     max_pixels: Positive = Field(default=100_000_000, description="Pixels of an image, judged by its header.")
@@ -74,6 +74,11 @@ class LimitsConfig(Strict):
         default=100.0, description="Longer side of an image or video by its shorter one."
     )
     min_side: Positive = Field(default=2, description="Pixels of an image's shorter side.")
+
+
+class LimitsConfig(ImageLimitsConfig):
+    """What counts as broken. The item is then left out and stands in the rejects table, with the reason."""
+
     max_characters: Positive = Field(default=200_000, description="Characters of a text.")
     min_seconds: PositiveFloat = Field(default=0.05, description="Length of a sound or video.")
     max_seconds: PositiveFloat = Field(default=600.0, description="Seconds of a sound or video that are read.")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from braidrec.config.base import Strict
-from braidrec.config.extract import DatasetSourceConfig, ExtractSourceConfig, LimitsConfig
+from braidrec.config.extract import DatasetSourceConfig, ExtractSourceConfig, ImageLimitsConfig
 from braidrec.config.scalars import NonNegative, Positive, PositiveFloat, Rate, Share
 
 
@@ -61,13 +61,13 @@ class DVBPRConfig(Strict):
         "otherwise its middle.",
     )
     flip: bool = Field(default=False, description="While training, mirror every other image at random.")
-    network: NetworkConfig = PaperNetworkConfig()
+    network: NetworkConfig = Field(default=PaperNetworkConfig(), description="From pixels to model.dim numbers.")
     network_decay: NonNegative = Field(
         default=1e-3, description="λ of the network: the loss gets λ · ½‖W‖² of all its weights but the biases."
     )
     initial_range: PositiveFloat = Field(default=0.01, description="The users' tastes θ start as U(0, this).")
     tile: Positive = Field(default=64, description="Images that are encoded together at evaluation.")
-    limits: LimitsConfig = LimitsConfig()
+    limits: ImageLimitsConfig = ImageLimitsConfig()
     max_failed: Share = Field(
         default=0.05, description="Share of the images that may be broken; beyond it the run is refused."
     )

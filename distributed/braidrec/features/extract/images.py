@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from braidrec.config.extract import LimitsConfig
+from braidrec.config.extract import ImageLimitsConfig
 from braidrec.features.extract.media import MediaError, checked_size
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PSD", "DDS", "QOI")
@@ -18,7 +18,7 @@ Image.MAX_IMAGE_PIXELS = None
 """The limit is ours: it is configured, checked on the header, and says which image it was."""
 
 
-def decode_image(content: bytes | str, limits: LimitsConfig) -> Image.Image:
+def decode_image(content: bytes | str, limits: ImageLimitsConfig) -> Image.Image:
     """An upright RGB image.
 
     The format is told by the content, never by the name. EXIF orientation is applied; palettes, CMYK, grey of 1, 8 and
@@ -53,7 +53,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def checked_shape(width: int, height: int, limits: LimitsConfig) -> None:
+def checked_shape(width: int, height: int, limits: ImageLimitsConfig) -> None:
     """Refuse what is too large, too small or too long to be a picture.
 
     Raises:

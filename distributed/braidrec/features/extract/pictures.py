@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from braidrec.config.extract import LimitsConfig
+from braidrec.config.extract import ImageLimitsConfig
 from braidrec.data.errors import DatasetError
 from braidrec.display.text import duration, rate
 from braidrec.features.extract.encoders.contract import Medium, Prepared
@@ -44,7 +44,7 @@ class Squares:
 
     side: int
     fit: Literal["crop", "stretch"]
-    limits: LimitsConfig
+    limits: ImageLimitsConfig
 
     @property
     def medium(self) -> Medium:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from braidrec.config.extract import ExtractConfig, LimitsConfig
+from braidrec.config.extract import ExtractConfig, ImageLimitsConfig, LimitsConfig
 from braidrec.data.errors import DatasetError
 from braidrec.data.storage import Location
 from braidrec.data.writer import write_table
@@ -58,7 +58,7 @@ class Reading:
     """What the tasks know that read and prepare media; big things by reference."""
 
     manifest: Manifest
-    limits: LimitsConfig
+    limits: ImageLimitsConfig
     encoder: Preparer
     """For preparing: without what it learnt, which only actors need."""
     places: Any
@@ -73,6 +73,7 @@ class Reading:
 class Work(Reading):
     """What the tasks of one extraction know."""
 
+    limits: LimitsConfig
     output: Location
     generation: int
     dtype: str
