@@ -26,7 +26,7 @@ from trainings import WATCHED, Pieces, Search, amr_after, markdown, mean_and_spr
 
 PARTS = ("lfm2k", "posters", "ratings")
 LENGTH_ONE = "model.modalities.transform.l2_norm=true"
-RATES = ("training.optimizer.learning_rate=0.003", "training.optimizer.learning_rate=0.01")
+RATES = ("training.optimizer.learning_rate=0.01", "training.optimizer.learning_rate=0.003")
 WEAK, STRONG = "objective.regulariser=0.0001", "objective.regulariser=0.001"
 VERY_STRONG = "objective.regulariser=0.01"
 LFM2K: dict[str, tuple[str, tuple[str, ...], tuple[str, str]]] = {
@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder with the raw folders lfm2k and ml100k-posters")
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART")
     parser.add_argument("--systems", nargs="+", default=list(dict.fromkeys(known)), choices=known, metavar="SYSTEM")
+    parser.add_argument("--points", type=int, choices=range(1, 5), default=4, help="how many are searched")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, default=40, help="at most, on lfm2k and posters")
     parser.add_argument("--every", type=int, default=4, help="epochs between validations, on lfm2k and posters")
@@ -102,6 +103,7 @@ def _search(system: str, always: tuple[str, ...], own: tuple[str, str], argument
             "evaluation.slices=false",
         ),
         always=always,
+        tried=arguments.points,
         seeds=tuple(arguments.seeds),
     )
 
