@@ -125,7 +125,11 @@ class FeaturesConfig(Strict):
         default=None, description="For `.npy`: the item id of each row, as .txt (one a line), .csv, .tsv or .parquet."
     )
     id_column: str = Field(default="item_id", description="Column with the ids, in Parquet, CSV and TSV.")
-    vector_column: str = Field(default="vector", description="Parquet: column with the vectors (lists of numbers).")
+    vector_column: str = Field(
+        default="vector",
+        description="Parquet: column with the vectors: lists of numbers, or, where a vector has components (regions, frames, "
+        "tokens), lists of such lists, as many as each has.",
+    )
 
     @model_validator(mode="after")
     def _ids_are_known(self) -> "FeaturesConfig":

@@ -227,7 +227,7 @@ class _Preparation:
         """Vectors and item tables are checked before the long stages."""
         if self.vectors:
             self.report("checking vectors")
-            check_vectors(self.vectors, {"item": scanned.item_ids, "user": scanned.user_ids})
+            self.vectors = check_vectors(self.vectors, {"item": scanned.item_ids, "user": scanned.user_ids})
         if self.catalogue is None:
             return None
         self.report("reading the catalogue")

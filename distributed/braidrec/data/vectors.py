@@ -1,7 +1,7 @@
 """Feature vectors that exist already → `features/<modality>/`, joined to the items (or the users) by id."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from braidrec.config.prepare import FeaturesConfig
+from braidrec.data.components import ComponentRows, component_rows, holds_components, is_list
 from braidrec.data.description import DroppedEntry, FileEntry, Side, features_folder
 from braidrec.data.errors import DatasetError
 from braidrec.data.readers import TableFile, read_rows, require_columns, table_files
@@ -20,7 +21,7 @@ from braidrec.data.storage import Location
 from braidrec.data.writer import DatasetWriter, part_name, vector_table, vectors_per_part, write_table
 
 CHUNK_BYTES = 32 << 20
-CHECK_SCHEMA = pa.schema([("rows", pa.int64())])
+CHECK_SCHEMA = pa.schema([("source", pa.int64()), ("least", pa.int64()), ("most", pa.int64())])
 PART_SCHEMA = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())])
 
 _A: Mapping[Side, str] = {"item": "an item", "user": "a user"}
@@ -36,7 +37,7 @@ class VectorSource:
     location: Location
     rows: int
     shape: tuple[int, ...]
-    """Shape of one vector."""
+    """Shape of one vector. Where components are lists, the number of them is 0 until all have been looked at."""
     source_dtype: str
     ids: TableFile | None
     """Where the id of each row is told; None: the row's number is the id."""
@@ -44,6 +45,13 @@ class VectorSource:
     vector_column: str | None
     """For Parquet, which has ids and vectors in one file."""
     side: Side = "item"
+    ragged: bool = False
+    """Whether some vectors have more components than others."""
+
+    @property
+    def has_components(self) -> bool:
+        """Whether the vectors are lists of components in Parquet."""
+        return self.vector_column is not None and len(self.shape) > 1
 
     @property
     def dtype(self) -> str:
@@ -67,11 +75,13 @@ class VectorSource:
         ]
 
     def read(self, chunk: Mapping[str, Any]) -> Vectors:
-        """The vectors of a chunk, [rows, *shape] in `dtype`.
+        """The vectors of a chunk, [rows, *shape] in `dtype`; of ragged ones see `components`.
 
         Raises:
             DatasetError: a vector of another size, NaN or infinity.
         """
+        if self.has_components:
+            return self.components(chunk).numbers.reshape(-1, *self.shape)
         if self.vector_column is None:
             matrix = np.load(self.location.path, mmap_mode="r", allow_pickle=False)
             vectors = np.asarray(matrix[chunk["start"] : chunk["stop"]])
@@ -91,10 +101,24 @@ class VectorSource:
             )
         return vectors
 
-    def _read_lists(self, chunk: Mapping[str, Any]) -> Vectors:
+    def components(self, chunk: Mapping[str, Any]) -> ComponentRows:
+        """The components of a chunk whose vectors are lists of them."""
+        return component_rows(
+            self._column(chunk),
+            dim=self.shape[-1],
+            dtype=self.dtype,
+            uri=self.location.uri,
+            first_row=chunk["start"],
+            side=self.side,
+        )
+
+    def _column(self, chunk: Mapping[str, Any]) -> Any:
         with self.location.filesystem.open_input_file(self.location.path) as source:
             table = pq.ParquetFile(source).read_row_group(chunk["group"], columns=[self.vector_column])
-        lists = table.column(self.vector_column).combine_chunks()
+        return table.column(self.vector_column)
+
+    def _read_lists(self, chunk: Mapping[str, Any]) -> Vectors:
+        lists = self._column(chunk).combine_chunks()
         if pa.types.is_fixed_size_list(lists.type):
             lists = lists.cast(pa.list_(lists.type.value_type))
         lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
@@ -158,21 +182,26 @@ def configured_source(modality: str, config: FeaturesConfig, side: Side = "item"
         return matrix_source(modality, config.vectors, ids=ids, id_column=column, side=side)
     (file,) = table_files([config.vectors], "parquet")
     kind: Any = require_columns(file, [config.id_column, config.vector_column])[config.vector_column]
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    if not is_list or not pa.types.is_floating(kind.value_type):
-        raise DatasetError(f"{file.location.uri}: column {config.vector_column!r} holds {kind}; wanted lists of floats")
+    nested = holds_components(kind)
+    if not nested and not (is_list(kind) and pa.types.is_floating(kind.value_type)):
+        raise DatasetError(
+            f"{file.location.uri}: column {config.vector_column!r} holds {kind}; wanted lists of floats, or lists of "
+            "such lists where a vector has components"
+        )
     first = next(read_rows(file, [config.vector_column]), None)
-    dim = len(first.table.column(config.vector_column)[0].as_py() or []) if first is not None else 0
+    vector = (first.table.column(config.vector_column)[0].as_py() or []) if first is not None else []
+    dim = len(vector[0] or []) if nested and vector else len(vector)
     if not dim:
         raise DatasetError(f"{file.location.uri}: its first vector is missing or empty; leave out {side}s without one")
+    number = kind.value_type.value_type if nested else kind.value_type
     with file.location.filesystem.open_input_file(file.location.path) as source:
         rows = pq.ParquetFile(source).metadata.num_rows
     return VectorSource(
         modality=modality,
         location=file.location,
         rows=rows,
-        shape=(dim,),
-        source_dtype="float16" if kind.value_type == pa.float16() else "float32",
+        shape=(0, dim) if nested else (dim,),
+        source_dtype="float16" if number == pa.float16() else "float32",
         ids=file,
         id_column=config.id_column,
         vector_column=config.vector_column,
@@ -214,17 +243,29 @@ def row_ids(source: VectorSource) -> Any:
     return ids
 
 
-def check_vectors(sources: Sequence[VectorSource], ids: Mapping[Side, Any]) -> None:
+def check_vectors(sources: Sequence[VectorSource], ids: Mapping[Side, Any]) -> tuple[VectorSource, ...]:
     """Refuse bad vectors before other work is done: every number is looked at, ids are compared with the log's.
 
     Args:
         ids: every item id and every user id of the log (large_string).
+    Returns:
+        the sources; those whose vectors are lists of components know now how many there are.
     """
     for source in sources:
         _check_ids(source, ids[source.side])
     inputs = [{"source": place, **chunk} for place, source in enumerate(sources) for chunk in source.chunks()]
-    for _ in run_tasks(inputs, partial(_check_chunk, sources=sources), CHECK_SCHEMA):
-        pass
+    least: dict[int, int] = {}
+    most: dict[int, int] = {}
+    for seen in run_tasks(inputs, partial(_check_chunk, sources=sources), CHECK_SCHEMA):
+        place = seen["source"]
+        least[place] = min(seen["least"], least.get(place, seen["least"]))
+        most[place] = max(seen["most"], most.get(place, 0))
+    return tuple(
+        replace(source, shape=(most[place], source.shape[-1]), ragged=least[place] < most[place])
+        if source.has_components
+        else source
+        for place, source in enumerate(sources)
+    )
 
 
 def _check_ids(source: VectorSource, log_ids: Any) -> None:
@@ -244,7 +285,14 @@ def _check_ids(source: VectorSource, log_ids: Any) -> None:
 
 
 def _check_chunk(entry: Answer, *, sources: Sequence[VectorSource]) -> Iterator[Answer]:
-    yield {"rows": len(sources[entry["source"]].read(entry))}
+    source = sources[entry["source"]]
+    if source.has_components:
+        counts = source.components(entry).counts
+        if len(counts):
+            yield {"source": entry["source"], "least": int(counts.min()), "most": int(counts.max())}
+    else:
+        source.read(entry)
+        yield {"source": entry["source"], "least": 1, "most": 1}
 
 
 def write_vectors(source: VectorSource, ids: Any, writer: DatasetWriter) -> list[DroppedEntry]:
@@ -272,7 +320,9 @@ def write_vectors(source: VectorSource, ids: Any, writer: DatasetWriter) -> list
         "source_dtype": source.source_dtype,
         "joined_by": "row number" if source.ids is None else source.id_column,
     }
-    writer.describe_modality(source.modality, source.shape, source.dtype, len(present), provenance, source.side)
+    writer.describe_modality(
+        source.modality, source.shape, source.dtype, len(present), provenance, source.side, ragged=source.ragged
+    )
     left_out = source.rows - len(present)
     reason = f"{source.modality}: the {source.side} is not in the data set"
     return [DroppedEntry(what="vectors", reason=reason, count=left_out)] if left_out else []
@@ -283,14 +333,22 @@ def _rows_of_chunk(
 ) -> Iterator[Any]:
     items = fetch(item_of_row)[entry["start"] : entry["stop"]]
     kept = items >= 0
-    vectors = source.read(entry)[kept]
+    if source.ragged:
+        lists = source.components(entry).lists(kept)
+        table = pa.table({source.side: pa.array(items[kept].astype(np.int32)), "vector": lists})
+    else:
+        table = vector_table(items[kept], source.read(entry)[kept], source.side)
     parts = np.searchsorted(fetch(present), items[kept]) // per_part
-    yield vector_table(items[kept], vectors, source.side).append_column("part", pa.array(parts.astype(np.int32)))
+    yield table.append_column("part", pa.array(parts.astype(np.int32)))
 
 
 def _write_part(table: Any, *, output: Location, source: VectorSource) -> Answer:
     path = part_name(features_folder(source.side, source.modality), table.column("part")[0].as_py())
     items = table.column(source.side).to_numpy()
+    if source.ragged:
+        ordered = table.select([source.side, "vector"]).take(np.argsort(items)).combine_chunks()
+        entry = write_table(output.child(path), ordered)
+        return {"path": path, "bytes": entry.bytes, "sha256": entry.sha256}
     flat = table.column("vector").combine_chunks().flatten().to_numpy(zero_copy_only=False)
     order = np.argsort(items)
     vectors = flat.reshape(len(items), *source.shape)[order]
