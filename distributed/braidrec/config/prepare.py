@@ -127,8 +127,8 @@ class FeaturesConfig(Strict):
     id_column: str = Field(default="item_id", description="Column with the ids, in Parquet, CSV and TSV.")
     vector_column: str = Field(
         default="vector",
-        description="Parquet: column with the vectors: lists of numbers, or, where a vector has components (regions, frames, "
-        "tokens), lists of such lists, as many as each has.",
+        description="Parquet: column with the vectors: lists of numbers, or, where a vector has components (regions, "
+        "frames, tokens), lists of such lists, as many as each has.",
     )
 
     @model_validator(mode="after")
