@@ -38,10 +38,10 @@ POSTERS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
 RATE = "training.optimizer.learning_rate=0.005"
 RATING_REGULARISERS = ("objective.regulariser=0.1", "objective.regulariser=0.2")
 WITH_RATES = tuple(
-    (rate, weight) for rate in ("training.optimizer.learning_rate=0.002", RATE) for weight in RATING_REGULARISERS
+    (rate, weight) for rate in (RATE, "training.optimizer.learning_rate=0.002") for weight in RATING_REGULARISERS
 )
 WITH_PAIRS = tuple(
-    (f"model.encoder.relation_weight={pairs}", weight) for pairs in (0.1, 1) for weight in RATING_REGULARISERS
+    (f"model.encoder.relation_weight={pairs}", weight) for weight in RATING_REGULARISERS for pairs in (1, 0.1)
 )
 NO_PAIRS = ("model.encoder.relation_weight=0",)
 NO_FEATURES = ("model.encoder.visual=false", "model.modalities.use=[]")
@@ -50,7 +50,11 @@ RATINGS: dict[str, tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
     "visual_mf": ("features, no pairs (visual matrix factorisation)", (*NO_PAIRS, LENGTH_ONE), WITH_RATES),
     "cofactorisation": ("pairs, no features (co-factorisation)", (RATE, *NO_FEATURES), WITH_PAIRS),
     "vmcf": ("VMCF", (RATE, LENGTH_ONE), WITH_PAIRS),
-    "visual_mf_raw": ("features as they were extracted, no pairs", NO_PAIRS, WITH_RATES),
+    "visual_mf_raw": (
+        "features as they were extracted, no pairs",
+        (*NO_PAIRS, "model.modalities.transform.l2_norm=false"),
+        WITH_RATES,
+    ),
 }
 """Name, what is changed in the preset, and the points."""
 
