@@ -169,7 +169,9 @@ class MlflowRun:
             self._sampler = SystemSampler(self._emit_sample)
 
     def handle(self, event: Event) -> None:
-        """Log one event of the training."""
+        """Log one event of the training; what workers still say of a run that was told to end comes too late."""
+        if self._ended:
+            return
         match event:
             case Started():
                 self._put(Tags(values={f"braidrec.choice.{key}": value for key, value in event.facts.items()}))

@@ -199,6 +199,7 @@ class MailboxListener:
             self._take_all()
         except BaseException as error:  # handed to the main thread by __exit__
             self._error = error
+            self.left.set()  # nobody would hear of it
             self._abort()
 
     def _take_all(self) -> None:
