@@ -1,12 +1,13 @@
 """One memory-mapped copy of large arrays per node, whatever the number of workers."""
 
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 SIZES = "bytes"
 """Where a manifest says the size of each file."""
+
+KEY_LETTERS = 32
+"""Of the name of a key's folder."""
 
 T = TypeVar("T")
 
@@ -80,8 +84,7 @@ class Draft:
     def _temporary(self, name: str) -> Iterator[Path]:
         """A file beside `name` that takes its place when the block ends well, and disappears otherwise."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=self.folder)
-        os.close(descriptor)
+        descriptor, temporary = _locked_file(self.folder, f".{name}-")
         try:
             yield Path(temporary)
             self.sizes[name] = os.stat(temporary).st_size
@@ -89,6 +92,35 @@ class Draft:
         except BaseException:
             os.unlink(temporary)
             raise
+        finally:
+            os.close(descriptor)
+
+
+def _locked_file(folder: Path, prefix: str) -> tuple[int, str]:
+    """A new file, and a descriptor of it that holds a lock: the system lets go of it however this process ends."""
+    while True:
+        descriptor, path = tempfile.mkstemp(prefix=prefix, dir=folder)
+        with suppress(OSError):  # a file system without locks, on which nothing can be locked to be swept either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.exists(path):
+            return descriptor, path
+        os.close(descriptor)  # between the two lines it looked like one that a dead process left
+
+
+def _sweep(cache: Path) -> None:
+    """Unlink what processes that were killed left unfinished, under whatever key: nobody holds its lock."""
+    for path in cache.glob(f"{'[0-9a-f]' * KEY_LETTERS}/.*-*"):
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except OSError:  # has been finished meanwhile, or is another user's
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        except OSError:  # somebody writes it
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def shared_arrays(
@@ -104,8 +136,9 @@ def shared_arrays(
 
     The key names the content, so that changed data never finds an old copy. Every file appears complete, by a rename,
     and the manifest with the sizes of the others comes last: what a crash or a full disk left behind is not taken for
-    a copy. Processes that store one key at once write equal files, so it does not matter whose stay; a file that is
-    mapped already lives on when another takes its name.
+    a copy. Before anything is built, unfinished files of killed processes are removed from the whole cache. Processes
+    that store one key at once write equal files, so it does not matter whose stay; a file that is mapped already lives
+    on when another takes its name.
 
     Args:
         cache: the node's cache folder.
@@ -119,12 +152,13 @@ def shared_arrays(
         UserWarning: stored arrays are damaged (a file is missing, has another size or another header than when it was
             written). They are built again.
     """
-    target = cache / hashlib.sha256(key.encode()).hexdigest()[:32]
+    target = cache / hashlib.sha256(key.encode()).hexdigest()[:KEY_LETTERS]
     if (target / manifest).is_file():
         try:
             return read(_map(target, manifest))
         except DamagedError as damage:
             warnings.warn(f"{damage}; the {what} is built again", stacklevel=3)
+    _sweep(cache)
     draft = Draft(target)
     facts = build(draft)
     draft.finish(manifest, facts)

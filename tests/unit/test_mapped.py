@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from braidrec import mapped as mapped_module
 from braidrec.mapped import DamagedError, Draft, Mapped, once_per_node, shared_arrays
 
 MANIFEST = "squares.json"
@@ -83,6 +86,60 @@ def test_what_a_reader_calls_damaged_is_built_again(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="first is 2; the table is built again"):
         assert shared(tmp_path, read=read) == 1
     assert shared(tmp_path, read=read) == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from braidrec.mapped import shared_arrays
+
+def build(draft):
+    with draft.create("squares.npy", np.float32, (400, 4)) as array:
+        array[0] = 1
+        os.kill(os.getpid(), signal.SIGKILL)
+
+shared_arrays(Path(sys.argv[1]), "another key", build, print, manifest="squares.json", what="table")
+"""
+
+
+def test_what_a_killed_process_left_is_swept_and_what_others_write_is_not(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    (left,) = tmp_path.glob("*/.squares.npy-*")
+    assert ended.returncode == -9 and left.stat().st_size > 6_400
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / ".squares.npy-mine").touch()
+    seen: list[list[Path]] = []
+
+    def slow(draft: Draft) -> dict[str, int]:
+        with draft.create("squares.npy", np.float16, (5, 3)) as array:
+            array[:] = 3
+            beside = shared_arrays(tmp_path, "third", squares, lambda mapped: mapped, manifest=MANIFEST, what="table")
+            seen.append(list(tmp_path.glob("*/.*")))
+            assert beside.facts == {"first": 1}
+        return {"first": 3}
+
+    mapped = shared(tmp_path, slow)
+    assert not left.exists()
+    assert [path.parent for path in seen[0] if path.parent.name != "others"] == [mapped.folder], "the one being written"
+    assert float(mapped.arrays["squares.npy"].min()) == 3
+    assert list(tmp_path.glob("*/.*")) == [tmp_path / "others" / ".squares.npy-mine"], "no file of the cache's own"
+
+
+def test_a_new_file_that_was_swept_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, swept = mapped_module.fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        if not swept:
+            (path,) = tmp_path.glob("*/.squares.npy-*")
+            path.unlink()
+            swept.append(path)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(mapped_module.fcntl, "flock", late)
+    assert shared(tmp_path).facts == {"first": 1} and len(swept) == 1
 
 
 def run_ranks(make, ranks: int) -> list[object]:
