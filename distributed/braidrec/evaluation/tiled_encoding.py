@@ -54,7 +54,7 @@ class NodeShare:
 
 class SharedTables:
     """Tables in mapped files, one copy for all workers of a machine. Their names are taken away as soon as everybody
-    has them open, so that nothing stays behind, however the workers end."""
+    has them open, so that nothing stays behind unless a worker is killed in between."""
 
     def __init__(self, share: NodeShare) -> None:
         self._share = share
@@ -83,7 +83,10 @@ class SharedTables:
         self._named.clear()
 
     def close(self) -> None:
-        """Once all are done."""
+        """Once all are done, or this worker has failed."""
+        for path in self._named:
+            path.unlink(missing_ok=True)
+        self._named.clear()
         with suppress(OSError):  # another worker has, or is about to
             self._share.folder.rmdir()
 

@@ -102,7 +102,8 @@ def _name(config: EvaluateConfig) -> str:
     if config.drop_modality and config.drop_seed:
         parts.append(f"seed-{config.drop_seed}")
     if config.index == "ann":
-        parts.append("ann")
+        given = {"cells": config.n_list, "searched": config.n_probe}
+        parts += ["ann", *(f"{what}-{number}" for what, number in given.items() if number is not None)]
     return "-".join(parts)
 
 

@@ -16,7 +16,7 @@ from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
 from braidrec.data.storage import Location
 from braidrec.display.progress import ProgressDisplay
-from braidrec.errors import EndedEarly, Stopped
+from braidrec.errors import EndedEarly, RunError, Stopped
 from braidrec.places import absolute_place
 from braidrec.training.check import check_run
 from braidrec.training.environment import use_threads
@@ -134,7 +134,7 @@ def _run(
             outcome = _loop(config, folder, run_folder, everyone, signals, tracked)
         result = _result(folder, run_folder, outcome, tracked, seconds)
         run_folder.write_json("result.json", result.to_plain())
-        _tell_prototypes(config, result)
+        _tell_prototypes(config, result, everyone)
         tracked.log_results(result)
         tracked.log_model(result, folder)
     except Stopped as stop:
@@ -150,12 +150,20 @@ def _run(
     return replace(result, mlflow_run_id=tracked.run_id)  # of a run that was shorter than MLflow's start
 
 
-def _tell_prototypes(config: RunConfig, result: TrainResult) -> None:
-    """What the prototypes of a disentangled model stand for, into the run's folder."""
-    if isinstance(config.model.encoder, ADDVAEConfig):
-        from braidrec.runs.prototypes import prototypes
+def _tell_prototypes(config: RunConfig, result: TrainResult, listener: Listener) -> None:
+    """What the prototypes of a disentangled model stand for, into the run's folder.
 
+    The run has ended well by then, and remains so where the page cannot be written.
+    """
+    if not isinstance(config.model.encoder, ADDVAEConfig):
+        return
+    from braidrec.runs.prototypes import prototypes
+
+    try:
         prototypes(result.folder)
+    except (OSError, RunError, ConfigError, DatasetError) as error:
+        again = f"jobs/prototypes.py --set run={result.folder} writes it"
+        listener.handle(Note(message=f"no page of the prototypes ({error}); {again}", level="warning"))
 
 
 def _loop(

@@ -1,5 +1,6 @@
 """The feature tables of a run: read once a node, transformed, filled; and as models ask for them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from braidrec.models.user_features import USER_SIDE
 from braidrec.training.context import Collectives
 
 RESIDENT_BYTES = 2 << 30
+READ_BY_RAY_BYTES = 64 << 20
+"""Vectors that take less are read sooner than Ray Data starts."""
 """A table that is smaller than this as fp32 is kept whole on the worker's device."""
 _KEYS: Mapping[Side, str] = {"item": "model.modalities", "user": "model.user_modalities"}
 FILLED = ("mean", "neighbours", "propagation")
@@ -182,7 +185,7 @@ def _table(
     first_node = folder.num_users if side == "item" else 0
     nodes = slice(first_node, None) if side == "item" else slice(folder.num_users)
     in_train = (interactions.in_degree[nodes] > 0).numpy()
-    use_ray = context.uses_ray and context.local_rank == 0
+    use_ray = context.uses_ray and context.local_rank == 0 and _stored_bytes(folder, name, side) >= READ_BY_RAY_BYTES
     table = load_feature_table(folder, name, cache=cache, side=side, use_ray=use_ray)
     try:
         # Learnt from all vectors that training saw, and only then taken away: the transform must not change with it.
@@ -203,6 +206,11 @@ def _table(
     if policy == "propagation":
         return fill_by_propagation(table, surroundings, cache=cache)
     return table
+
+
+def _stored_bytes(folder: DatasetFolder, name: str, side: Side) -> int:
+    described = folder.modality(name, side)
+    return described.num_vectors * math.prod(described.shape) * np.dtype(described.dtype).itemsize
 
 
 def _transforms(config: TransformConfig) -> list[Transform]:

@@ -1,7 +1,10 @@
 """How all nodes are encoded for evaluation: at once in each worker, or in tiles by all workers of a machine."""
 
 import os
+import shutil
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +33,8 @@ from braidrec.training.world import World, cache_folder
 LARGEST_SHARE = 0.25
 """Of the memory that a worker may use: what encoding all nodes at once may take."""
 FEWEST_ROWS = 1_024
+FOLDER = "inference"
+DEAD_AFTER_SECONDS = 86_400
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -77,6 +82,8 @@ class Inference:
             return encode_in_tiles(model, rows, *rest, share=share, rows_at_most=self.rows_at_most, shared=shared)
         except NoSpaceError as error:
             raise RunError(str(error)) from None
+        finally:
+            shared.close()
 
 
 def inference_of(
@@ -145,6 +152,7 @@ def share_of_node(context: Collectives, cache: Path) -> tuple[NodeShare, bool]:
     """This worker among those that see the same cache folder on the same machine, and whether these are all: a
     collective."""
     cache.mkdir(parents=True, exist_ok=True)
+    _sweep(cache)
     where = os.stat(cache)
     boot = _BOOT.read_text(encoding="ascii") if _BOOT.is_file() else os.uname().nodename
     machine = _number(f"{boot}:{where.st_dev}:{where.st_ino}".encode())
@@ -155,9 +163,17 @@ def share_of_node(context: Collectives, cache: Path) -> tuple[NodeShare, bool]:
         place=here.index(context.rank),
         workers=len(here),
         barrier=context.barrier,
-        folder=cache / f"inference-{every[here[0]][1]:016x}",
+        folder=cache / f"{FOLDER}-{every[here[0]][1]:016x}",
     )
     return share, len(here) == context.world_size
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what workers left that were killed before all had a file open, which takes them moments."""
+    for folder in cache.glob(f"{FOLDER}-*"):
+        with suppress(OSError):  # another worker removes it too
+            if time.time() - folder.stat().st_mtime > DEAD_AFTER_SECONDS:
+                shutil.rmtree(folder)
 
 
 def _number(content: bytes) -> int:

@@ -31,8 +31,9 @@ def memory_of_all_ranks(context: Collectives, num_bytes: int) -> Tensor | None:
         wanted = context.broadcast(told.clone(), 0).tolist()
         memory = None
         if made >= 0:
-            memory = _mapped(made, num_bytes)
-            memory[:8] = told[-1:].view(torch.uint8)
+            with suppress(OSError):  # no room in its address space
+                memory = _mapped(made, num_bytes)
+                memory[:8] = told[-1:].view(torch.uint8)
         context.barrier()
         if context.rank != 0 and wanted[:2] == told[:2].tolist() and wanted[3] >= 0:
             memory = _opened(f"/proc/{wanted[2]}/fd/{wanted[3]}", wanted[4], num_bytes)
@@ -46,7 +47,11 @@ def memory_of_all_ranks(context: Collectives, num_bytes: int) -> Tensor | None:
 def _make(num_bytes: int) -> int:
     with suppress(OSError):
         made = os.memfd_create("braidrec")
-        os.ftruncate(made, MARK_BYTES + num_bytes)
+        try:
+            os.ftruncate(made, MARK_BYTES + num_bytes)
+        except OSError:
+            os.close(made)
+            raise
         return made
     return -1
 

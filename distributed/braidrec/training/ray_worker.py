@@ -33,6 +33,8 @@ FINAL_ERRORS = (ConfigError, DatasetError, RunError)
 class RayWorker(ProcessGroup):
     """A worker of Ray Train: its process group, its shard from Ray Data, the mailbox."""
 
+    uses_ray = True
+
     def __init__(self, mailbox: Any, *, streams: bool) -> None:
         train = ray.train.get_context()
         super().__init__(device=ray.train.torch.get_device(), local_rank=train.get_local_rank())

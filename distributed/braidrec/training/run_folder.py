@@ -24,6 +24,8 @@ MAY_CHANGE = (
     "training.epochs",
     "training.tables",
     "training.prepare_ahead",
+    "evaluation.inference",
+    "model.encoder.max_failed",
     "workers",
     "tracking",
 )

@@ -80,6 +80,14 @@ class ShardedTable(nn.Module):
         """Whether the ranks read rows where they are, instead of sending them."""
         return self._node is not None
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ShardedTable":
+        """Of another format or device the rows are no longer those in shared memory."""
+        before = self.weight.dtype, self.weight.device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if (self.weight.dtype, self.weight.device) != before:
+            self._node = None
+        return self
+
     def fetch(self, nodes: Tensor | None) -> Tensor:
         """Rows that take part in autograd, gathered from all ranks."""
         if nodes is None:

@@ -46,7 +46,7 @@ def test_metrics_are_the_exact_ones_and_the_recall_is_in_the_file(
     found = braidrec.evaluate("lightgcn", storage=lightgcn.storage, output=str(tmp_path), **ALL_CELLS)
     assert found.result.metrics == pytest.approx(exact.result.metrics, nan_ok=True)
     assert found.metrics_file != exact.metrics_file
-    written = json.loads((tmp_path / "test-mask-train-ann.json").read_text(encoding="utf-8"))
+    written = json.loads((tmp_path / "test-mask-train-ann-cells-3-searched-3.json").read_text(encoding="utf-8"))
     assert written["approximate"]["recall"] == 1.0
     print_evaluate_result(found)
     assert "approximate (n_list=3, n_probe=3): recall@20 1.0000 of the exact lists" in capsys.readouterr().out

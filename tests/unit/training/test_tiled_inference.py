@@ -2,6 +2,7 @@
 workers, with no file left."""
 
 import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,16 +164,36 @@ def test_memory_decides(wanted: str, device: str, memory_bytes: int, kind: str, 
             choose("tiled")
 
 
-def test_a_full_disk_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fit", [0, 1])
+def test_a_full_disk_is_said(fit: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether at the first file or, with one that fits, at the second; and it is no fuller afterwards."""
     parts = build(config_of("lightgcn", data, tmp_path), LocalWorker(torch.device("cpu"), lambda event: None))
 
+    allocate, asked = os.posix_fallocate, []
+
     def full(descriptor: int, offset: int, length: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        asked.append(length)
+        if len(asked) > fit:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(descriptor, offset, length)
 
     monkeypatch.setattr("os.posix_fallocate", full)
     wanted = replace(parts.inference, kind="tiled", cache=tmp_path / "files")
     with pytest.raises(RunError, match=r"no room for 2,240 bytes .*No space left.*evaluation\.inference=whole"):
         encode_all(replace(parts, inference=wanted))
+    assert len(asked) == fit + 1
+    assert list((tmp_path / "files").iterdir()) == []
+
+
+def test_what_killed_workers_left_is_swept(data: Path, tmp_path: Path) -> None:
+    parts = build(config_of("lightgcn", data, tmp_path), LocalWorker(torch.device("cpu"), lambda event: None))
+    old, young = (tmp_path / "files" / f"inference-{name}" for name in ("old", "young"))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "vectors").write_bytes(bytes(8))
+    os.utime(old, (0, 0))
+    encode_all(replace(parts, inference=replace(parts.inference, kind="tiled", cache=tmp_path / "files")))
+    assert list((tmp_path / "files").iterdir()) == [young]
 
 
 def test_a_model_that_asks_differently_in_another_tile_is_refused(
