@@ -1,7 +1,7 @@
 """Popularity, BPR-MF and LightGCN, tuned on the validation split alone, then tested with several seeds.
 
-    python benchmarks/baselines.py --data ../shared/data/tiktok --work /tmp/baselines
-    python benchmarks/baselines.py --data ../shared/data/lfm2k --work /tmp/baselines
+    python benchmarks/baselines.py --data DATA/tiktok --work /tmp/baselines
+    python benchmarks/baselines.py --data DATA/lfm2k --work /tmp/baselines
 
 LightGCN over 1–4 layers × two regularisers, BPR-MF over the same; the best validation Recall@20 of the first
 seed decides, and the chosen setting is trained with all seeds. Finished runs are kept in --work and not repeated. On

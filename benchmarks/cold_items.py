@@ -1,6 +1,6 @@
 """Items that training never shows, recommended by their content: Recall@20 beside popularity and chance.
 
-    python benchmarks/cold_items.py --data ../shared/data/lfm2k
+    python benchmarks/cold_items.py --data DATA/lfm2k
 
 A fifth of the items, with all their interactions, tests; a tenth validates; neither is in train. All items are ranked,
 those of train included, except each user's own. The epoch is chosen on validation. A ranking at random finds 20 in the

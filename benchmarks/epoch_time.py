@@ -1,6 +1,6 @@
 """Seconds per training batch and epoch: this library against research-style code, in one run on one machine and data.
 
-    python benchmarks/epoch_time.py --gowalla ../shared/data/gowalla --tiktok ../shared/data/tiktok
+    python benchmarks/epoch_time.py --gowalla DATA/gowalla --tiktok DATA/tiktok
 
 Gowalla with 3 layers and TikTok with 2, d = 64, batches of 2,048, exact fp32 propagation. Both take turns, each in a
 process of its own, so that neither warms the other's caches and both see one machine; medians are compared. Research

@@ -1,7 +1,7 @@
 """The eight ways to fuse on one data set, all else being equal: timing × combination × weighting.
 
-    python benchmarks/fusion_points.py --data ../shared/data/lfm2k --work /tmp/fusion
-    python benchmarks/fusion_points.py --data ../shared/data/tiktok --work /tmp/fusion
+    python benchmarks/fusion_points.py --data DATA/lfm2k --work /tmp/fusion
+    python benchmarks/fusion_points.py --data DATA/tiktok --work /tmp/fusion
 
 LightGCN with 2 layers on the ID and all modalities of the data set as strands: fused early or late, element-wise (sum)
 or side by side (with a linear map back to d), each strand counting alike or by attention. Also the ID alone, which has

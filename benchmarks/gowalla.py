@@ -1,6 +1,6 @@
 """LightGCN on Gowalla by the published protocol: 3 layers, official sampler, exact propagation, no validation set.
 
-    python benchmarks/gowalla.py --data ../shared/data/gowalla --epochs 5
+    python benchmarks/gowalla.py --data DATA/gowalla --epochs 5
 
 Prints Recall@20 and NDCG@20 of the test split every `--every` epochs and the seconds per epoch. Published (He et al.,
 SIGIR 2020, authors' code, seed 2020): epoch 5 Recall@20 .10711, NDCG@20 .08941; epoch 1000 .1824 / .1547.

@@ -1,6 +1,6 @@
 """What a fused model is worth where a modality is missing: Recall@20 by policy and by share of items that lose it.
 
-    python benchmarks/missing_modality.py --data ../shared/data/lfm2k --modality text --epochs 30
+    python benchmarks/missing_modality.py --data DATA/lfm2k --modality text --epochs 30
 
 For each policy one LightGCN is trained, its items' ID and modalities summed before propagation. Then, without any
 further training, the share of the items that have the modality is cut at evaluation; the items of a smaller share are

@@ -1,7 +1,7 @@
 """All presets on one data set: six of them searched on the validation split, the others at their published settings.
 
-    python benchmarks/models.py --data ../shared/data/lfm2k --work /tmp/models
-    python benchmarks/models.py --data ../shared/data/tiktok --work /tmp/models --models lightgcn sgl
+    python benchmarks/models.py --data DATA/lfm2k --work /tmp/models
+    python benchmarks/models.py --data DATA/tiktok --work /tmp/models --models lightgcn sgl
 
 LightGCN, BM3, FREEDOM, MGCN, SGL and SimGCL over four points each: validation Recall@20 of the first seed decides, and
 the chosen point is trained with all seeds. The other presets are trained once. Every finished training is a line of a

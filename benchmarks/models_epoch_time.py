@@ -1,6 +1,6 @@
 """Seconds per training batch of FREEDOM, BM3 and MGCN against research-style code, and what fusing late costs.
 
-    python benchmarks/models_epoch_time.py --data ../shared/data/tiktok --strands ../shared/data/lfm2k
+    python benchmarks/models_epoch_time.py --data DATA/tiktok --strands DATA/lfm2k
 
 Batches of 2,048, d = 64, exact fp32 propagation, the presets' settings. Both sides take turns, each in a process of its
 own; medians are compared. Research code (benchmarks/reference_systems.py) runs as users run it, without this library's

@@ -1,7 +1,7 @@
 """The systems with a training of their own, each beside what it is an answer to.
 
-    python benchmarks/named.py --data ../shared/data --work /tmp/named
-    python benchmarks/named.py --data ../shared/data --work /tmp/named --only lfm2k --systems amr acf
+    python benchmarks/named.py --data DATA --work /tmp/named
+    python benchmarks/named.py --data DATA --work /tmp/named --only lfm2k --systems amr acf
 
 `--data` is the folder that holds the raw folders lfm2k and ml100k-posters. Three parts:
 

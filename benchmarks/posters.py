@@ -1,6 +1,6 @@
 """From posters and plots to recommendations: what vectors made here are worth for warm and for cold movies.
 
-    python benchmarks/posters.py --data ../shared/data/ml100k-posters
+    python benchmarks/posters.py --data DATA/ml100k-posters
 
 MovieLens 100k, ratings of 4 and 5, split twice: a tenth of each user's movies tests (warm), and a tenth of the movies
 tests with all their ratings (cold). Posters go through EfficientNet-Lite0, title and plot through MiniLM, then LightGCN

@@ -1,6 +1,6 @@
 """What one step of propagation costs, whole and sampled: the figures behind graph/choose.py.
 
-    python benchmarks/propagation.py --data ../shared/data/gowalla      # a raw or prepared data set
+    python benchmarks/propagation.py --data DATA/gowalla      # a raw or prepared data set
     python benchmarks/propagation.py --users 1000000 --items 200000 --interactions 10000000
 
 A step is what training does between the rows of the input nodes and those of the batch: the neighbourhood (restricted

@@ -1,6 +1,6 @@
 """What Ray Train costs: the same loop on the same data in this process and in one Ray Train worker.
 
-    python benchmarks/ray_overhead.py --data ../shared/data/gowalla --epochs 6
+    python benchmarks/ray_overhead.py --data DATA/gowalla --epochs 6
 
 One worker with all cores (or `--threads`) on either side, exact LightGCN; seconds of an epoch's training without
 evaluation, by the same clock in the loop. Both trainings run at once and take turns, an epoch each, the other one

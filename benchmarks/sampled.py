@@ -1,7 +1,7 @@
 """Sampled against exact propagation: LightGCN after some epochs, by sampler and fan-outs.
 
-    python benchmarks/sampled.py --data ../shared/data/gowalla --epochs 5
-    python benchmarks/sampled.py --data ../shared/data/tiktok --layers 2 --epochs 10 60 --order permutation \\
+    python benchmarks/sampled.py --data DATA/gowalla --epochs 5
+    python benchmarks/sampled.py --data DATA/tiktok --layers 2 --epochs 10 60 --order permutation \\
         --fan-outs 10 30,10 100,10 all,10 10,30
 
 For every sampler and fan-outs (from the seed nodes outwards, the last repeated, `all` neighbours too): Recall@20 beside

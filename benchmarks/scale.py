@@ -16,6 +16,7 @@ processes; what it changes:
     in-batch     the other items of the batch are the negatives (softmax)
     fewest-rows  [5, 5], LABOR and in-batch together, which move least
     best         [5, 5]; workers on one machine read each other's rows, so that no number format helps
+    sent         rows and gradients are sent, as between machines, instead of left in memory that workers share
     replicated   every worker holds all rows
     allocator    plain with the machine's own memory allocation
     tenth        plain on a graph of a tenth of the size
@@ -54,6 +55,7 @@ ROWS: dict[str, list[str]] = {
     "in-batch": IN_BATCH,
     "fewest-rows": [FAN_OUTS["5,5"], *LABOR, *IN_BATCH],
     "best": [FAN_OUTS["5,5"]],
+    "sent": [],
     "replicated": ["training.tables=replicated"],
     "allocator": [],
     "tenth": [],
@@ -144,7 +146,8 @@ def train(row: str, path: str, workers: int, arguments: argparse.Namespace, work
         f"training.batch_size={arguments.batch * workers}", *ROWS[row],
     ]  # fmt: skip
     settings = {
-        "workers": workers, "threads": arguments.threads, "steps": arguments.steps, "overrides": overrides,
+        "workers": workers, "threads": arguments.threads, "sent": row == "sent",
+        "steps": arguments.steps, "overrides": overrides,
         "work": str(work), "rendezvous": str(work / f"rendezvous-{secrets.token_hex(4)}"),
     }  # fmt: skip
     present = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}

@@ -23,6 +23,7 @@ from braidrec.config.run import RunConfig
 from braidrec.data.delivery import Rows
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.storage import Location
+from braidrec.training import node_rows
 from braidrec.training.build import build_parts
 from braidrec.training.context import ProcessGroup
 from braidrec.training.environment import use_threads
@@ -95,6 +96,8 @@ def main() -> None:
         world_size=world_size,
         timeout=timedelta(seconds=GROUP_SECONDS),
     )
+    if settings["sent"]:
+        node_rows.memory_of_all_ranks = lambda *_: None
     config = load_config(RunConfig, [ROOT / "configs" / "models" / "lightgcn.yaml"], settings["overrides"])
     context = Worker(device=torch.device("cpu"), local_rank=rank)
     began = time.perf_counter()

@@ -1,7 +1,7 @@
 """What a search saves, and what it costs beside the trainings themselves.
 
-    python benchmarks/search.py --data ../shared/data/lfm2k --work /tmp/search
-    python benchmarks/search.py --data ../shared/data/lfm2k --work /tmp/search --overhead
+    python benchmarks/search.py --data DATA/lfm2k --work /tmp/search
+    python benchmarks/search.py --data DATA/lfm2k --work /tmp/search --overhead
 
 Without --overhead: the full grid of eight fusion points × two self-supervised settings × two learning rates is trained;
 then TPE with ASHA searches the same points, and the epochs are counted that it trains until it has the grid's best

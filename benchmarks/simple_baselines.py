@@ -1,6 +1,6 @@
 """Baselines without training: popularity, and neighbours of items by common users or by content.
 
-    python benchmarks/simple_baselines.py --data ../shared/data/tiktok --work /tmp/baselines
+    python benchmarks/simple_baselines.py --data DATA/tiktok --work /tmp/baselines
 
 Number of neighbours and shrinkage are chosen by Recall@20 on the validation split; the chosen setting is then tested.
 Content is that of all modalities (each vector at length one, side by side, so that the cosine is the mean of theirs),
