@@ -271,9 +271,11 @@ class CheckpointStore:
             pafs.copy_files(str(staging / file), f"{target.path}/{file}", destination_filesystem=target.filesystem)
 
     def _prune(self, state: RunState) -> None:
-        epochs = self.epochs()
-        for epoch in epochs[: -self._keep]:
-            if self._unit == "step" or epoch != state.best_epoch:
+        """Of higher numbers are those that were refused or broken when the run went back: older than this one."""
+        epochs, newest = self.epochs(), self.number(state)
+        kept = [epoch for epoch in epochs if epoch <= newest][-self._keep :]
+        for epoch in epochs:
+            if epoch not in kept and (self._unit == "step" or epoch != state.best_epoch):
                 self.folder.child(self._folder_name(epoch)).remove()
         if self.folder.is_local:  # what a killed process left half-written
             for leftover in Path(self.folder.path).glob(".saving-*"):

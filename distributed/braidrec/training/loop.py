@@ -148,6 +148,10 @@ class Loop:
                 if now - reported > SECONDS_BETWEEN_PROGRESS:
                     reported = now
                     self._progress("train", epoch, (at.step + 1) * self.config.training.batch_size, sums.start)
+            # Who is told after the last step's sum would wait in vain for another step: what follows is no step.
+            if self._of_all_ranks(self.context.noticed()):
+                self.mid_epoch.save(self.state, sums)
+                self.context.heed()
         self._check_delivered(epoch, int(sums.weights[1]))
         seconds, input_nodes = sums.seconds, sums.input_nodes
         means = sums.losses / sums.weights.clamp(min=1e-12)
@@ -161,7 +165,7 @@ class Loop:
             "train/seconds": seconds,
         }
 
-    def _of_all_ranks(self, number: int) -> float:
+    def _of_all_ranks(self, number: float) -> float:
         return float(self.context.all_reduce(torch.tensor([number], dtype=torch.float64, device=self.context.device)))
 
     def _check_delivered(self, epoch: int, rows: int) -> None:
@@ -271,7 +275,7 @@ class Loop:
 
     def _resume(self) -> None:
         wanted = self.state.config_hash
-        step = self._agreed(lambda: self.mid_epoch.newest_usable(wanted, max(self.store.epochs(), default=0)))
+        step = self._agreed(lambda: self.mid_epoch.newest_usable(wanted, self.store))
         if step:
             self.state, self.so_far = self.mid_epoch.load(step)
             where = f"after step {self.so_far.step:,} of {self.steps_per_epoch:,} of epoch {self.state.epoch + 1}"

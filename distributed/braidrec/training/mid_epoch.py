@@ -114,19 +114,22 @@ class MidEpoch:
         self._newest, self._is_there = step, True
         self._context.emit(Note(message=f"told to go: saved after {where} in {self.store.folder.uri}"))
 
-    def newest_usable(self, config_hash: str, last_epoch: int) -> int:
+    def newest_usable(self, config_hash: str, ends: CheckpointStore) -> int:
         """The step (of the run) after which a state is saved that can be gone on from, else 0. Asked by rank 0.
 
         Args:
             config_hash: of the run.
-            last_epoch: the last of which the end is saved.
+            ends: of epochs; a whole one that is newer is what the run goes on from.
         """
         numbers = self.store.epochs()
         self._is_there = bool(numbers)
         if not numbers or not self.store.is_good(numbers[-1], instead="going back to the last end of an epoch"):
             return 0
         state = self.store.state(numbers[-1])
-        if state.so_far is None or state.epoch < last_epoch or state.config_hash != config_hash:
+        if state.so_far is None or state.config_hash != config_hash:
+            return 0
+        instead = f"looking at what was saved in mid-epoch, after epoch {state.epoch}"
+        if any(ends.is_good(epoch, instead=instead) for epoch in ends.epochs() if epoch > state.epoch):
             return 0
         then, now = state.so_far.world_size, self._context.world_size
         if (then, state.so_far.steps) != (now, self._steps):

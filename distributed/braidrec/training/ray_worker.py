@@ -81,7 +81,7 @@ class RayWorker(ProcessGroup):
         """The driver ends a run that it was told to end. A node that Ray Train knows to go is worked on until it does,
         and a process that was sent SIGTERM goes now; in both cases Ray Train starts anew where there is room."""
         self._heeded = self._of_ray.preemption_info
-        if self.rank == 0:
+        if self._driver_goes:  # for others than the driver it would say too early that all is saved
             self._driver_goes = False
             ray.get(self._mailbox.post.remote(Left()))
         TERMINATION.heed()

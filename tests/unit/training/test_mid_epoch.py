@@ -203,6 +203,41 @@ def test_what_another_number_of_workers_saved_costs_the_epoch_and_is_said(
     assert mid_epoch(tmp_path) == []
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_is_saved_before_the_step_of_a_refused_one_stays(
+    data: Path, tmp_path: Path, steps: Steps, damaged: bool
+) -> None:
+    """Three workers saved after the second step of an epoch; what repeats it is stopped after the first."""
+    whole = train(data, tmp_path, "whole", MF)
+    folder = stopped_in_the_third_epoch(data, tmp_path, steps)
+    if damaged:
+        (folder / "tensors.safetensors").write_bytes(b"")
+    else:
+        replace_state(tmp_path, {**json.loads((folder / "state.json").read_text())["so_far"], "world_size": 3})
+    steps.stop_in((3, 0))
+    with pytest.raises(Stopped):
+        train(data, tmp_path, "stopped", MF, resume=True)
+    assert mid_epoch(tmp_path) == [f"step-{2 * STEPS + 1:05d}"]
+    assert_same(tmp_path, train(data, tmp_path, "stopped", MF, resume=True), whole)
+    assert steps.taken == all_steps()[2 * STEPS :]
+
+
+def test_the_end_of_an_epoch_that_is_not_whole_is_no_reason_to_repeat_it(
+    data: Path, tmp_path: Path, steps: Steps
+) -> None:
+    """A process died while it uploaded the end of the third epoch: no manifest."""
+    whole = train(data, tmp_path, "whole", MF)
+    stopped_in_the_third_epoch(data, tmp_path, steps)
+    half = tmp_path / "runs/stopped/checkpoints/epoch-00003"
+    half.mkdir()
+    (half / "state.json").write_text("{}")
+    seen = Recorder()
+    resumed = train(data, tmp_path, "stopped", MF, resume=True, listeners=(seen,))
+    assert any("epoch-00003 is not a complete" in note and "saved in mid-epoch" in note for note in notes(seen))
+    assert steps.taken == all_steps()[2 * STEPS + 2 :]
+    assert_same(tmp_path, resumed, whole)
+
+
 @pytest.mark.parametrize("file", ["tensors.safetensors", "state.json", "manifest.json"])
 def test_a_damaged_one_costs_the_epoch_and_is_said(data: Path, tmp_path: Path, steps: Steps, file: str) -> None:
     whole = train(data, tmp_path, "whole", MF)
