@@ -22,17 +22,21 @@ def untold(sentence: str) -> None:
 def built_beside(make: Callable[[], T], context: Collectives) -> T:
     """`make` on local rank 0 of every node, on a thread; then on all others, to map what lies there.
 
-    As `mapped.once_per_node`, but nobody waits in one collective, which has a time limit: while one of them works, all
-    ask each other every half second whether they are done. If one fails, the others fail in the same way when it is
-    their turn.
+    As `mapped.once_per_node`, but nobody waits in one collective, which has a time limit: until all have it, all ask
+    each other every half second whether they are done. To map may take long too, where what lies there is told by what
+    it was made of. If one fails, the others fail in the same way when it is their turn.
     """
     if context.world_size == 1:
         return make()
+    made: Future[T] | None = None
     with ThreadPoolExecutor(1, "building") as pool:
-        made: Future[T] | None = pool.submit(make) if context.local_rank == 0 else None
-        while _anyone_works(made, context):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-    return make() if made is None else made.result()
+        for first in (True, False):
+            if first == (context.local_rank == 0):
+                made = pool.submit(make)
+            while _anyone_works(made, context):
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+    assert made is not None, "everybody had a turn"
+    return made.result()
 
 
 def _anyone_works(made: "Future[T] | None", context: Collectives) -> bool:
