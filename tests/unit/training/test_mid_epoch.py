@@ -22,9 +22,10 @@ from braidrec.errors import Stopped
 from braidrec.training.checkpoint import CheckpointStore, EpochSoFar, RunState
 from braidrec.training.events import EpochEnd, Event, Note, Progress, Started
 from braidrec.training.lease import Lease
-from braidrec.training.mid_epoch import MidEpoch
+from braidrec.training.local_worker import LocalWorker
+from braidrec.training.mid_epoch import EpochSums, MidEpoch
 from braidrec.training.signals import StopSignals
-from braidrec.training.step import Position, TrainStep
+from braidrec.training.step import Position, StepResult, TrainStep
 
 Place = tuple[int, int]
 
@@ -145,6 +146,31 @@ def test_a_signal_while_the_epoch_is_evaluated_repeats_no_step(
     assert mid_epoch(tmp_path) == [f"step-{2 * STEPS:05d}"]
     assert_same(tmp_path, train(data, tmp_path, "stopped", MF, resume=True), whole)
     assert steps.taken == all_steps()
+
+
+def test_who_is_told_after_the_last_sum_of_an_epoch_is_heard_before_it_is_evaluated(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    heeded: list[tuple[list[str], int]] = []
+    seen = Recorder()
+    add = EpochSums.add
+
+    def told_later(sums: EpochSums, result: StepResult) -> bool:
+        noticed = add(sums, result)
+        if sums.step == STEPS and not heeded:
+            told.append(True)
+        return noticed
+
+    def heed(worker: LocalWorker) -> None:
+        told.clear()
+        heeded.append((mid_epoch(tmp_path), sum(isinstance(event, EpochEnd) for event in seen.events)))
+
+    monkeypatch.setattr(EpochSums, "add", told_later)
+    monkeypatch.setattr(LocalWorker, "noticed", lambda worker: bool(told))
+    monkeypatch.setattr(LocalWorker, "heed", heed)
+    train(data, tmp_path, "stopped", MF, listeners=(seen,))
+    assert heeded == [([f"step-{STEPS:05d}"], 0)]
 
 
 def test_a_second_signal_ends_the_run_at_once(data: Path, tmp_path: Path, steps: Steps) -> None:

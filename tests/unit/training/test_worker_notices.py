@@ -12,7 +12,7 @@ from braidrec.training.ray_backend import Termination
 from braidrec.training.ray_worker import RayWorker
 
 
-class Goes(Exception):
+class GoesError(Exception):
     """In place of the end of the process."""
 
 
@@ -20,7 +20,7 @@ class Goes(Exception):
 def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Rank 0 of a run, in the middle of an epoch; `said` is what the driver gets."""
     monkeypatch.setattr(ray_worker, "TERMINATION", Termination())
-    monkeypatch.setattr("os._exit", mock.Mock(side_effect=Goes))
+    monkeypatch.setattr("os._exit", mock.Mock(side_effect=GoesError))
     monkeypatch.setattr(ray_worker.ray, "get", lambda waited: waited)
     worker: Any = object.__new__(RayWorker)
     worker.said = []
@@ -46,7 +46,7 @@ def test_a_node_that_is_drained_is_heeded_once_and_the_driver_hears_nothing(work
 def test_a_worker_that_is_sent_sigterm_goes_and_the_driver_hears_nothing(worker: Any) -> None:
     ray_worker.TERMINATION.given = True
     assert worker.noticed()
-    with pytest.raises(Goes):
+    with pytest.raises(GoesError):
         worker.heed()
     assert worker.said == []
 
