@@ -24,7 +24,6 @@ from braidrec.training.events import EpochEnd, Event, Note, Progress, Started
 from braidrec.training.lease import Lease
 from braidrec.training.local_worker import LocalWorker
 from braidrec.training.mid_epoch import EpochSums, MidEpoch
-from braidrec.training.signals import StopSignals
 from braidrec.training.step import Position, StepResult, TrainStep
 
 Place = tuple[int, int]
@@ -384,21 +383,3 @@ def test_the_state_comes_back_as_it_was(tmp_path: Path) -> None:
         store.save({"model:a": torch.arange(3.0)}, replace(state, global_step=step))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00035"]
     assert store.state(35) == replace(state, global_step=35)
-
-
-def test_signals_are_held_back_and_then_raised() -> None:
-    def send(signals: StopSignals, *numbers: int) -> None:
-        with signals.held_back():
-            for number in numbers:
-                os.kill(os.getpid(), number)
-                seen.append((number, signals.waiting))
-
-    seen: list[tuple[int, bool]] = []
-    with StopSignals() as signals:
-        with pytest.raises(Stopped) as first:
-            send(signals, signal.SIGTERM)
-        assert (first.value.signal, first.value.may_save) == (signal.SIGTERM, True)
-        with pytest.raises(Stopped) as second:
-            send(signals, signal.SIGINT)
-        assert (second.value.signal, second.value.may_save) == (signal.SIGINT, False)
-    assert seen == [(signal.SIGTERM, True)], "the first waits, the second does not"
