@@ -163,6 +163,11 @@ def _check_pictures(config: RunConfig, folder: DatasetFolder) -> None:
             "objective.loss.kind=none: model.encoder.kind=dvbpr has no loss of its own but the decay of its network; "
             "use bpr"
         )
+    if config.evaluation.inference == "tiled":
+        raise ConfigError(
+            "evaluation.inference=tiled: model.encoder.kind=dvbpr propagates over no graph, and encodes its images "
+            "model.encoder.tile at a time, each worker a part, anyway; set evaluation.inference=whole"
+        )
     with torch.device("meta"):  # a network that does not exist, or fit the images, costs nothing here
         build_picture_network(encoder, config.model.dim, pretrained=False)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from braidrec.config.load import ConfigError
 from braidrec.config.run import RunConfig
+from braidrec.config.systems.dvbpr import DVBPRConfig
 from braidrec.errors import RunError
 from braidrec.evaluation.scoring import encode_exactly
 from braidrec.evaluation.tiled_encoding import (
@@ -90,11 +91,14 @@ def inference_of(
     config: RunConfig, model: Recommender, world: World, *, memory_bytes: int, context: Collectives
 ) -> Inference:
     """As `choose_inference`, for a run."""
+    wanted = config.evaluation.inference
+    if wanted == "auto" and isinstance(config.model.encoder, DVBPRConfig):
+        wanted = "whole"  # shares its images out evenly by itself; tiles of the graph would not, users cost it nothing
     return choose_inference(
         model,
         world.num_users + world.folder.num_items,
         sum(world.features.dims.values()),
-        wanted=config.evaluation.inference,
+        wanted=wanted,
         tile_mb=config.evaluation.tile_mb,
         memory_bytes=memory_bytes,
         world_size=context.world_size,

@@ -19,6 +19,7 @@ from braidrec.data.errors import DatasetError
 from braidrec.display.text import duration, rate
 from braidrec.features.extract.encoders.contract import Medium, Prepared
 from braidrec.features.extract.images import decode_image
+from braidrec.features.extract.ledger import TRANSIENT
 from braidrec.features.extract.manifest import NO_MEDIUM, Manifest, Plan
 from braidrec.features.extract.media import stamp_of
 from braidrec.features.extract.pipeline import Loaded, Reading, load_all, load_here, plan_reference
@@ -117,7 +118,8 @@ def picture_table(
         use_ray: decode by Ray Data, in the session that this process is connected to.
         tell: is told how far it is, every few seconds.
     Raises:
-        DatasetError: more broken images, or no room for the table.
+        DatasetError: more broken images, some that exist but could not be read twice (a table without them would be
+            kept after their disk is well again), or no room for the table.
     Warns:
         UserWarning: the stored table is damaged. It is made again.
     """
@@ -132,7 +134,10 @@ def picture_table(
                 found = load_all(replace(reading, places=plan_reference(plan)), MEMORY_MB)
             else:
                 found = load_here(reading, plan.items, threads)
-            failed = _fill(pixels, place, wanted, found, max_failed, tell)
+            failed, passing = _fill(pixels, place, wanted, found, max_failed, tell)
+            if passing:
+                _try_again(pixels, place, reading, plan, passing, failed)
+                _check_failed(failed, len(wanted), max_failed, "")
         draft.save(PLACE, place)
         return {"failed": failed}
 
@@ -144,6 +149,8 @@ def picture_table(
             raise DamagedError(f"{mapped.folder} is damaged ({error})") from error
         if place.shape != (num_items,) or pixels.shape != (len(wanted), squares.side, squares.side, 3):
             raise DamagedError(f"{mapped.folder}: its files do not belong together")
+        if any(reason in failed for reason in TRANSIENT):
+            raise DamagedError(f"{mapped.folder} lacks images that could not be read when it was made")
         _check_failed(failed, len(wanted), max_failed, "")
         return PictureTable(pixels=pixels, place=place, failed=failed, folder=mapped.folder)
 
@@ -158,9 +165,14 @@ def _fill(
     found: Iterator[Loaded],
     max_failed: float,
     tell: Tell,
-) -> dict[str, int]:
-    """Write what comes to where it belongs; images that cannot be used, by reason."""
+) -> tuple[dict[str, int], list[int]]:
+    """Write what comes to where it belongs.
+
+    Returns:
+        images that cannot be used, by reason; items whose image could not be read, which may pass: not among these.
+    """
     failed: Counter[str] = Counter()
+    passing: list[int] = []
     start = told = time.monotonic()
     for done, loaded in enumerate(found, 1):
         if isinstance(loaded.prepared, np.ndarray):
@@ -169,13 +181,42 @@ def _fill(
         else:
             failed[str(loaded.reason)] += 1
             _check_failed(failed, len(wanted), max_failed, f" (such as item {loaded.item}: {loaded.error})")
+            if loaded.reason in TRANSIENT:
+                passing.append(loaded.item)
         now = time.monotonic()
         if now - told > SECONDS_BETWEEN_LINES:
             told = now
             speed = done / (now - start)
             left = duration((len(wanted) - done) / speed)
             tell(f"decoding images: {done:,} of {len(wanted):,}, {rate(speed)}/s, ETA {left}")
-    return dict(failed)
+    return {reason: count for reason, count in failed.items() if reason not in TRANSIENT}, passing
+
+
+def _try_again(
+    pixels: NDArray[np.uint8],
+    place: NDArray[np.int32],
+    reading: Reading,
+    plan: Plan,
+    passing: list[int],
+    failed: dict[str, int],
+) -> None:
+    """Read once more, by this process, what could not be read.
+
+    Raises:
+        DatasetError: it still cannot.
+    """
+    left = [np.where(np.isin(rows, passing), rows, -1).astype(np.int32) for rows in plan.items]
+    for loaded in load_here(reading, left, 1):
+        if loaded.reason in TRANSIENT:
+            raise DatasetError(
+                f"item {loaded.item}: its image could not be read twice ({loaded.error}); {len(passing):,} such: "
+                "make it readable, or take its row out of the table of images, and start again"
+            )
+        if isinstance(loaded.prepared, np.ndarray):
+            row = int(np.searchsorted(plan.wanted, loaded.item))
+            pixels[row], place[loaded.item] = loaded.prepared, row
+        else:
+            failed[str(loaded.reason)] = failed.get(str(loaded.reason), 0) + 1
 
 
 def _check_failed(failed: Mapping[str, int], total: int, max_failed: float, example: str) -> None:

@@ -1,6 +1,7 @@
 """Images → squares on the disk: what is missing, broken, huge or turned; kept, noticed when replaced, refused."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from braidrec.config.extract import ImageLimitsConfig, ManifestSourceConfig, Tex
 from braidrec.data.errors import DatasetError
 from braidrec.data.folder import DatasetFolder
 from braidrec.data.planted import generate_planted
-from braidrec.features.extract import pictures
+from braidrec.features.extract import pictures, pipeline
 from braidrec.features.extract.manifest import open_source, plan_rows
+from braidrec.features.extract.media import MediaError
 from braidrec.features.extract.pictures import PictureTable, Squares, picture_table
 
 LIMITS = ImageLimitsConfig(max_pixels=40_000)
@@ -118,6 +120,30 @@ def test_too_many_broken_ones_and_no_room_are_refused(
     monkeypatch.setattr(pictures.shutil, "disk_usage", lambda place: free)
     with pytest.raises(DatasetError, match="set `cache` to a larger disk"):
         table(folder, manifest)
+
+
+def test_a_disk_that_does_not_answer_leaves_no_table_without_its_images(
+    folder: DatasetFolder, manifest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once: read again. Twice: refused, and nothing is stored."""
+    read, refusals = pipeline.read_medium, 2
+
+    def weak(uri: str, *arguments: Any) -> bytes:
+        nonlocal refusals
+        if uri == "tall.png" and refusals:
+            refusals -= 1
+            raise MediaError("unreadable", f"{uri}: Input/output error")
+        return read(uri, *arguments)
+
+    monkeypatch.setattr(pipeline, "read_medium", weak)
+    with pytest.raises(DatasetError, match=r"item 1: its image could not be read twice \(tall.png: Input/output error"):
+        table(folder, manifest)
+    assert not list((manifest.parent / "cache").glob("*/pictures.json"))
+    refusals = 1
+    found = table(folder, manifest)
+    assert refusals == 0 and near(found.pixels[found.place[1]][5, 1], RED)
+    assert (found.place >= 0).tolist() == [True, True, True, False, False, False, False, False]
+    assert "unreadable" not in found.failed and sum(found.failed.values()) == 4
 
 
 @pytest.mark.slow
