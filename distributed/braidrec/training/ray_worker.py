@@ -44,6 +44,7 @@ class RayWorker(ProcessGroup):
         self._driver_goes = False
         self._of_ray = _preemption_of_ray()
         self._heeded: Any = None
+        self._said: Any = None
         if self.rank == 0:
             threading.Thread(target=self._listen, name="told-to-go", daemon=True).start()
 
@@ -67,7 +68,7 @@ class RayWorker(ProcessGroup):
             self._will_take_steps = not event.last
             ray.get(self._mailbox.post.remote(event, until_handled=True))
         else:
-            self._mailbox.post.remote(event)
+            self._said = self._mailbox.post.remote(event)
 
     @contextmanager
     def taking_steps(self) -> Iterator[None]:
@@ -84,6 +85,8 @@ class RayWorker(ProcessGroup):
         if self._driver_goes:  # for others than the driver it would say too early that all is saved
             self._driver_goes = False
             ray.get(self._mailbox.post.remote(Left()))
+        elif self._said is not None:
+            ray.get(self._said)  # that it is saved; this process may be gone in a moment
         TERMINATION.heed()
 
     def _listen(self) -> None:

@@ -30,6 +30,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
         until_told_to_go=SimpleNamespace(remote=lambda: None),
     )
     worker._of_ray = SimpleNamespace(preemption_info=None)
+    worker._said = None
     worker._driver_goes, worker._will_take_steps, worker._heeded = False, True, None
     return worker
 
