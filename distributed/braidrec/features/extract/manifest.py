@@ -120,9 +120,7 @@ def open_manifest(config: ExtractConfig, folder: DatasetFolder) -> Manifest:
     return open_source(config.source, folder, name=config.modality, text=config.text)
 
 
-def open_source(
-    source: ExtractSourceConfig, folder: DatasetFolder, *, name: str, text: TextFieldsConfig
-) -> Manifest:
+def open_source(source: ExtractSourceConfig, folder: DatasetFolder, *, name: str, text: TextFieldsConfig) -> Manifest:
     """The manifest that a source names; headers are looked at, no rows.
 
     Args:
