@@ -249,9 +249,11 @@ def test_a_driver_that_is_asked_to_end_leaves_nothing_running_and_says_how_to_go
     assert course.statuses_at_the_stop["small"] == "KILLED"
     left = [name for name, record in course.at_the_stop.items() if record["state"] == "running"]
     assert left and all(course.at_the_stop[name]["role"] == "final" for name in left)
-    assert {course.statuses_at_the_stop[name] for name in left} == {"KILLED"}
-    assert "RUNNING" not in course.statuses_at_the_stop.values()
     come = {name: course.epochs_at_the_stop[name] for name in left}
+    # One that had not begun may have no run in MLflow yet.
+    begun = [name for name in left if come[name] or name in course.statuses_at_the_stop]
+    assert {course.statuses_at_the_stop[name] for name in begun} == {"KILLED"}
+    assert "RUNNING" not in course.statuses_at_the_stop.values()
     assert 3 <= max(come.values()) < 40, "one of them was under way"
     for name, epochs in come.items():  # a result may have been on its way to the driver
         assert abs(course.at_the_stop[name]["epochs"] - epochs) <= 2, "how far it had come is written down"

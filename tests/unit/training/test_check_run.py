@@ -229,8 +229,8 @@ def test_a_delivery_that_loses_rows_is_noticed(tmp_path: Path, monkeypatch: pyte
     folder(tmp_path)
     whole = MemoryDelivery.batches
 
-    def without_the_first(delivery: MemoryDelivery, epoch: int, batch_rows: int, steps: int) -> Iterator[Rows]:
-        for batch in whole(delivery, epoch, batch_rows, steps):
+    def without_the_first(delivery: MemoryDelivery, epoch: int, rows: int, steps: int, first: int) -> Iterator[Rows]:
+        for batch in whole(delivery, epoch, rows, steps, first):
             real = batch["real"].copy()
             real[0] = 0
             yield {**batch, "real": real}
