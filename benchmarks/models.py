@@ -22,7 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from common import work_folder
-from trainings import METRICS, WATCHED, Pieces, Search, amr_after, markdown, mean_and_spread, time_and_memory
+from trainings import (
+    METRICS,
+    WATCHED,
+    Pieces,
+    Search,
+    add_search_arguments,
+    amr_after,
+    markdown,
+    mean_and_spread,
+    time_and_memory,
+)
 
 ID_ONLY = {"popularity", "item_knn", "bpr_mf", "lightgcn", "layergcn", "selfcf", "sgl", "simgcl"}
 WITHOUT_TRAINING = ("popularity", "item_knn", "item_knn_cbf")
@@ -108,17 +118,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="raw MMRec folder or dataset folder")
     parser.add_argument("--models", nargs="+", default=list(NAMES), choices=list(NAMES), metavar="MODEL")
-    parser.add_argument("--points", type=int, choices=range(1, 5), default=4, help="how many are searched")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--epochs", type=int, default=1000, help="at most")
-    parser.add_argument("--every", type=int, default=1, help="epochs between validations")
-    parser.add_argument("--patience", type=int, default=20, help="validations without a gain before stopping")
     parser.add_argument("--learning-rate", type=float, help="for all models; without it each preset's own")
-    parser.add_argument("--threads", type=int, help="compute threads; without it all cores")
-    parser.add_argument("--only-stored", action="store_true", help="train nothing: the table of what is finished")
-    parser.add_argument("--measure", action="store_true", help="time the chosen settings, and train nothing else")
     parser.add_argument("--table", help="Markdown file to write")
-    parser.add_argument("--work", help="folder for prepared data and results")
+    add_search_arguments(parser, epochs=1000, every=1, patience=20)
     return parser.parse_args()
 
 

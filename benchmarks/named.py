@@ -13,7 +13,8 @@ Every system is searched over four points, by validation and with one seed; the 
 trained with all seeds. Every finished training is a line of a file in --work and is not repeated, so that the work can
 be done in pieces; `--only-stored` prints the tables of what is there. Seconds and memory of trainings that had to share
 the machine say little: `--measure` trains three epochs of each chosen setting once more, to be called when nothing else
-runs, and the tables have their figures then.
+runs, and the tables have their figures then. `--epochs`, `--every` and `--patience` are of lfm2k and posters; ratings have
+their own.
 """
 
 import argparse
@@ -22,7 +23,16 @@ from typing import Any
 
 from common import prepared, work_folder
 from named_movies import POSTERS, RATINGS, poster_tables, rating_table
-from trainings import WATCHED, Pieces, Search, amr_after, markdown, mean_and_spread, time_and_memory
+from trainings import (
+    WATCHED,
+    Pieces,
+    Search,
+    add_search_arguments,
+    amr_after,
+    markdown,
+    mean_and_spread,
+    time_and_memory,
+)
 
 PARTS = ("lfm2k", "posters", "ratings")
 LENGTH_ONE = "model.modalities.transform.l2_norm=true"
@@ -60,25 +70,21 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     known = [*LFM2K, *POSTERS, *RATINGS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with the raw folders lfm2k and ml100k-posters")
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="folder with the raw folders lfm2k and ml100k-posters",
+    )
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART")
     parser.add_argument("--systems", nargs="+", default=list(dict.fromkeys(known)), choices=known, metavar="SYSTEM")
-    parser.add_argument("--points", type=int, choices=range(1, 5), default=4, help="how many are searched")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--epochs", type=int, default=40, help="at most, on lfm2k and posters")
-    parser.add_argument("--every", type=int, default=4, help="epochs between validations, on lfm2k and posters")
-    parser.add_argument("--patience", type=int, default=3, help="validations without a gain before stopping")
-    parser.add_argument("--threads", type=int, help="compute threads; without it all cores")
-    parser.add_argument("--only-stored", action="store_true", help="train nothing: the tables of what is finished")
-    parser.add_argument("--measure", action="store_true", help="time the chosen settings, and train nothing else")
-    parser.add_argument("--work", help="folder for prepared data and results")
+    add_search_arguments(parser, epochs=40, every=4, patience=3)
     return parser.parse_args()
 
 
 def _lfm2k(raw: Path, work: Path, arguments: argparse.Namespace) -> str:
     tags = f"items={{paths: [{raw}/item_text.tsv], id_column: itemID, text: [text]}}"
     folder = prepared(str(raw), work, "-tags", (tags,))
-    pieces = Pieces(folder.path, work, "named", threads=arguments.threads)
+    pieces = Pieces(folder.path, work, "named", threads=arguments.threads, data=folder.digest)
     lines = []
     for system, (name, always, own) in LFM2K.items():
         if system in arguments.systems:

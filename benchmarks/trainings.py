@@ -1,5 +1,6 @@
 """Many trainings in pieces: each in a process of its own, its result a line of a file, and none of them done twice."""
 
+import argparse
 import json
 import multiprocessing
 import sys
@@ -230,3 +231,16 @@ def readable(settings: Sequence[str]) -> str:
     """`layers 2, regulariser 0.001`, of `model.encoder.layers=2` and the like."""
     named = [setting.partition("=") for setting in settings]
     return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in named)
+
+
+def add_search_arguments(parser: argparse.ArgumentParser, *, epochs: int, every: int, patience: int) -> None:
+    """How points and seeds are trained; the numbers are the defaults."""
+    parser.add_argument("--points", type=int, choices=range(1, 5), default=4, help="how many are searched")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, default=epochs, help="at most")
+    parser.add_argument("--every", type=int, default=every, help="epochs between validations")
+    parser.add_argument("--patience", type=int, default=patience, help="validations without a gain before stopping")
+    parser.add_argument("--threads", type=int, help="compute threads; without it all cores")
+    parser.add_argument("--only-stored", action="store_true", help="train nothing: the tables of what is finished")
+    parser.add_argument("--measure", action="store_true", help="time the chosen settings, and train nothing else")
+    parser.add_argument("--work", help="folder for prepared data and results")

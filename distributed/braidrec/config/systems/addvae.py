@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from braidrec.config.base import Strict
 from braidrec.config.scalars import NonNegative, Positive, PositiveFloat, Rate
+from braidrec.config.systems.own_input import OwnInputConfig
 
 
-class ADDVAEConfig(Strict):
+class ADDVAEConfig(OwnInputConfig):
     """ADDVAE (Tran & Lauw, KDD 2022): two aligned disentangled VAEs, of a user's items and of his items' words; wants
     `objective.loss.kind: none` and `training.order: users`."""
 
@@ -41,13 +41,3 @@ class ADDVAEConfig(Strict):
     alignment_weight: NonNegative = Field(
         default=0.2, description="λ of the distance between what each side makes of the other."
     )
-
-    @property
-    def relations(self) -> tuple[str, ...]:
-        """The relations that it propagates over."""
-        return ()
-
-    @property
-    def looks_at_modalities(self) -> bool:
-        """It looks at words, not at vectors."""
-        return False

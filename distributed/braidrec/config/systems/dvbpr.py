@@ -7,6 +7,7 @@ from pydantic import Field
 from braidrec.config.base import Strict
 from braidrec.config.extract import DatasetSourceConfig, ExtractSourceConfig, ImageLimitsConfig
 from braidrec.config.scalars import NonNegative, Positive, PositiveFloat, Rate, Share
+from braidrec.config.systems.own_input import OwnInputConfig
 
 
 class PaperNetworkConfig(Strict):
@@ -40,7 +41,7 @@ class TorchvisionNetworkConfig(Strict):
 NetworkConfig = Annotated[PaperNetworkConfig | TorchvisionNetworkConfig, Field(discriminator="kind")]
 
 
-class DVBPRConfig(Strict):
+class DVBPRConfig(OwnInputConfig):
     """DVBPR (Kang et al., ICDM 2017): tastes in what a network, trained with them, makes of an item's image. Items
     have nothing of their own beside it."""
 
@@ -71,13 +72,3 @@ class DVBPRConfig(Strict):
     max_failed: Share = Field(
         default=0.05, description="Share of the images that may be broken; beyond it the run is refused."
     )
-
-    @property
-    def relations(self) -> tuple[str, ...]:
-        """The relations that it propagates over."""
-        return ()
-
-    @property
-    def looks_at_modalities(self) -> bool:
-        """It looks at images, not at vectors."""
-        return False
