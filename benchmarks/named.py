@@ -13,8 +13,8 @@ Every system is searched over four points, by validation and with one seed; the 
 trained with all seeds. Every finished training is a line of a file in --work and is not repeated, so that the work can
 be done in pieces; `--only-stored` prints the tables of what is there. Seconds and memory of trainings that had to share
 the machine say little: `--measure` trains three epochs of each chosen setting once more, to be called when nothing else
-runs, and the tables have their figures then. `--epochs`, `--every` and `--patience` are of lfm2k and posters; ratings have
-their own.
+runs, and the tables have their figures then. `--epochs`, `--every` and `--patience` are of lfm2k and posters;
+ratings have their own.
 """
 
 import argparse

@@ -140,14 +140,6 @@ def training_now(folder: Path, driver: subprocess.Popen[str], role: str) -> tupl
     return None
 
 
-def finalists_are_under_way(folder: Path, driver: subprocess.Popen[str]) -> bool:
-    """Whether one has some epochs behind it, and MLflow has a run of each that has been started."""
-    if training_now(folder, driver, "final") is None:
-        return False
-    started = {name for name, record in records_of(folder).items() if record["state"] == "running"}
-    return started <= statuses(folder).keys()
-
-
 def epochs_of_finalists(folder: Path) -> dict[str, int]:
     """By name, how many epochs the run's metrics have."""
     found = {}
@@ -192,7 +184,7 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Course]:
         other = start(around, "--resume", place, "--set", "seed=5")
         output = other.communicate(timeout=SECONDS)[0]
         stopped = start(around, "--resume", place)
-        wait_for(lambda: finalists_are_under_way(folder, stopped), stopped)
+        wait_for(lambda: training_now(folder, stopped, "final"), stopped)
         stopped.send_signal(signal.SIGTERM)
         said = stopped.communicate(timeout=SECONDS)[0]
         course |= {
