@@ -146,10 +146,14 @@ class TrackedSweep:
         )
 
     def leave_off(self, record: TrialRecord) -> None:
-        """The run of a training that this process leaves unfinished."""
+        """The run of a training that this process leaves unfinished; one is made where it had not come that far."""
+        if self._children is None:
+            return
         run_id = self._run_id_of(record)
-        if self._children is not None and run_id is not None:
+        if run_id is not None:
             self._children.settle(run_id, {}, "KILLED")
+        else:
+            self._children.make(self._identity_of(record), {}, "KILLED", partial(setattr, record, "mlflow_run_id"))
 
     def write_report(self, file: Location, winner: str, on_test: Mapping[str, float]) -> str | None:
         """The report of the sweep, as a file and as an artefact; None where it is not tracked, or could not be written.
